@@ -1,0 +1,12 @@
+//! gpurun: a standalone, rootless GPU container launcher.
+//!
+//! ```text
+//! argv ─cli→ Request ─reference→ ImageRef ─registry|archive→ Image{digest, config, layers} ─store→ Rootfs
+//! DriverRoot ─gpu→ Inventory ─select(Request, host env, device access)→ Injection
+//! Request + Image.config + Rootfs + Injection + Host facts ─plan→ Plan ─launch→ ExitStatus
+//! ```
+
+pub mod archive;
+pub mod error;
+pub mod image;
+pub mod reference;
