@@ -79,7 +79,7 @@ impl Error {
     }
 
     fn sources(&self) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-        std::iter::successors(Some(self as &(dyn StdError + 'static)), |e| e.source())
+        std::iter::successors(Some(self as &(dyn StdError + 'static)), |&e| e.source())
     }
 
     fn chain(&self) -> impl Iterator<Item = &Error> {
