@@ -7,6 +7,15 @@
 //! ```
 
 pub mod archive;
+pub mod cli;
+pub mod cmd;
 pub mod error;
+pub mod host;
 pub mod image;
+pub mod inroot;
+pub mod launch;
+pub mod output;
+pub mod plan;
 pub mod reference;
+pub mod request;
+pub mod sys;

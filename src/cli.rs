@@ -1,0 +1,269 @@
+//! The command line: clap structs only. In: argv. Out: what was asked, not yet resolved against anything.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::image::Platform;
+
+/// Run a command in an OCI image, with the host's GPUs, as an ordinary user
+#[derive(Debug, Parser)]
+#[command(name = "gpurun", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Exit status: the command's own; 128+N when signal N ended it; 125 gpurun could not start it, \
+                        126 found but not executable, 127 not found.")]
+pub struct Cli {
+    /// What to do, if not to run an image
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+    /// Without a verb: run
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// What gpurun can do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Run a command in an image (also what `gpurun IMAGE` does)
+    Run(RunArgs),
+    /// Fetch an image into the store
+    Pull(PullArgs),
+    /// List the images in the store
+    Images(ImagesArgs),
+    /// Print what an image in the store is
+    Inspect(InspectArgs),
+    /// Remove images from the store
+    Rm(RmArgs),
+    /// Print what `run` would do and why, and start nothing
+    Explain(ExplainArgs),
+    /// Print the OCI runtime spec of what `run` would do, and start nothing
+    Spec(RunArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// Shell to complete for
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page
+    Man,
+}
+
+/// Where images are and how they come.
+#[derive(Args, Clone, Debug)]
+pub struct StoreArgs {
+    /// Directory that holds the unpacked images
+    #[arg(long, env = "GPURUN_STORE", value_name = "DIR", help_heading = "Images")]
+    pub store: Option<PathBuf>,
+    /// Allow registries without TLS (loopback ones always may)
+    #[arg(long, env = "GPURUN_PLAIN_HTTP", help_heading = "Images")]
+    pub plain_http: bool,
+    /// Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]
+    #[arg(long, env = "GPURUN_PLATFORM", help_heading = "Images")]
+    pub platform: Option<Platform>,
+    /// Print nothing but errors
+    #[arg(short, long, env = "GPURUN_QUIET")]
+    pub quiet: bool,
+}
+
+/// When to ask the registry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum Pull {
+    /// Only for what the store does not have
+    #[default]
+    Missing,
+    /// Every time; layers that are there are not fetched again
+    Always,
+    /// Not at all
+    Never,
+}
+
+/// What the host's environment contributes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EnvPolicy {
+    /// Job, MPI, locale and proxy variables; never PATH, LD_*, PYTHON*
+    #[default]
+    Hpc,
+    /// Nothing
+    Image,
+    /// Everything but what belongs to the host's own software
+    Host,
+}
+
+/// The network the workload sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// The host's
+    #[default]
+    Host,
+    /// None but loopback, which is down
+    None,
+}
+
+/// Whose processes the workload sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pid {
+    /// Its own
+    #[default]
+    Private,
+    /// The host's
+    Host,
+}
+
+/// Arguments of `run`, `explain` and `spec`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Run")]
+pub struct RunArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// When to ask the registry
+    #[arg(long, env = "GPURUN_PULL", default_value = "missing", value_name = "WHEN", help_heading = "Images")]
+    pub pull: Pull,
+    /// GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)
+    #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC")]
+    pub gpus: Option<String>,
+    /// Bind a host path: SRC[:DST][:OPTIONS], several separated by commas
+    #[arg(short, long, env = "GPURUN_VOLUME", value_name = "SRC:DST[:ro]")]
+    pub volume: Vec<OsString>,
+    /// Mount: type=bind|tmpfs,source=…,target=…[,readonly]
+    #[arg(long, env = "GPURUN_MOUNT", value_name = "SPEC")]
+    pub mount: Vec<OsString>,
+    /// Mount a tmpfs: DST[:size=…,mode=…]
+    #[arg(long, env = "GPURUN_TMPFS", value_name = "DST")]
+    pub tmpfs: Vec<OsString>,
+    /// Set a variable: K=V, or take it from the host: K, 'GLOB_*'
+    #[arg(short, long, value_name = "K[=V]")]
+    pub env: Vec<OsString>,
+    /// Set variables from a file of K=V lines
+    #[arg(long, env = "GPURUN_ENV_FILE", value_name = "FILE")]
+    pub env_file: Vec<PathBuf>,
+    /// What the host's environment contributes
+    #[arg(long, env = "GPURUN_ENV_POLICY", default_value = "hpc", value_name = "POLICY")]
+    pub env_policy: EnvPolicy,
+    /// Start in this directory
+    #[arg(short, long, env = "GPURUN_WORKDIR", value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// Appear as this user inside: NAME|UID[:GROUP|GID]
+    #[arg(short, long, env = "GPURUN_USER", conflicts_with = "root", value_name = "USER")]
+    pub user: Option<String>,
+    /// Appear as root inside (the default is the caller's own uid and gid)
+    #[arg(long, env = "GPURUN_ROOT")]
+    pub root: bool,
+    /// Bind the current directory at the same path and start there
+    #[arg(long, env = "GPURUN_HERE", conflicts_with = "workdir")]
+    pub here: bool,
+    /// Bind the home directory at the same path
+    #[arg(long, env = "GPURUN_HOME")]
+    pub home: bool,
+    /// Replace the image's entrypoint; an empty one removes it
+    #[arg(long, env = "GPURUN_ENTRYPOINT", value_name = "CMD")]
+    pub entrypoint: Option<OsString>,
+    /// Make the root file system read-only
+    #[arg(long, env = "GPURUN_READ_ONLY")]
+    pub read_only: bool,
+    /// Host name inside
+    #[arg(long, env = "GPURUN_HOSTNAME", value_name = "NAME")]
+    pub hostname: Option<String>,
+    /// Name of this run, seen inside as GPURUN_NAME
+    #[arg(long, env = "GPURUN_NAME", value_name = "NAME")]
+    pub name: Option<String>,
+    /// Network
+    #[arg(long, env = "GPURUN_NETWORK", default_value = "host")]
+    pub network: Network,
+    /// Process namespace
+    #[arg(long, env = "GPURUN_PID", default_value = "private")]
+    pub pid: Pid,
+    /// Size of a private /dev/shm, as 64m or 2g (the default is the host's own)
+    #[arg(long, env = "GPURUN_SHM_SIZE", value_name = "SIZE")]
+    pub shm_size: Option<String>,
+    /// Set a resource limit: NAME=SOFT[:HARD]
+    #[arg(long, env = "GPURUN_ULIMIT", value_name = "LIMIT")]
+    pub ulimit: Vec<String>,
+    /// Accepted as Docker has it: a terminal is used when stdin and stdout are one
+    #[arg(short, long, hide = true)]
+    pub tty: bool,
+    /// Accepted as Docker has it: stdin is always passed
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
+    /// Accepted as Docker has it: nothing of a run ever stays
+    #[arg(long, hide = true)]
+    pub rm: bool,
+    /// Accepted as Docker has it: there is always an init
+    #[arg(long, hide = true)]
+    pub init: bool,
+    /// Accepted as Docker has it: nothing reads labels
+    #[arg(short, long, hide = true, value_name = "K=V")]
+    pub label: Vec<String>,
+    /// Image to run, as Docker names it, or docker://, oci:, oci-archive:, docker-archive:, dir:, builtin:hello, ./PATH
+    #[arg(value_name = "IMAGE", required = true)]
+    pub image: Option<String>,
+    /// Command and its arguments, in place of the image's own
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `pull`.
+#[derive(Args, Clone, Debug)]
+pub struct PullArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Refuse an image that unpacks to more than this many bytes, as 20g
+    #[arg(long, env = "GPURUN_MAX_UNPACKED", value_name = "SIZE")]
+    pub max_unpacked: Option<String>,
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Images to fetch
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// Arguments of `images`.
+#[derive(Args, Clone, Debug)]
+pub struct ImagesArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `inspect`.
+#[derive(Args, Clone, Debug)]
+pub struct InspectArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Image in the store
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+}
+
+/// Arguments of `rm`.
+#[derive(Args, Clone, Debug)]
+pub struct RmArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Images to remove
+    #[arg(required = true, value_name = "IMAGE")]
+    pub images: Vec<String>,
+}
+
+/// Arguments of `explain`.
+#[derive(Args, Clone, Debug)]
+pub struct ExplainArgs {
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub run: RunArgs,
+}

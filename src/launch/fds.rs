@@ -1,0 +1,35 @@
+//! The descriptors that the caller handed down: they reach the workload (PMI_FD, a jobserver), directories excepted.
+//!
+//! Runs first of all, before gpurun opens anything of its own.
+
+use std::os::fd::RawFd;
+
+use crate::error::{Context, Result};
+use crate::sys;
+
+/// What was open above the standard streams when gpurun started.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// The highest number that stays open.
+    pub highest: Option<RawFd>,
+}
+
+/// Looks at every inherited descriptor. An open directory would lead the workload out of its root, so it is marked to
+/// close on exec. Without /proc nothing is handed down.
+pub fn inherit() -> Result<Inherited> {
+    let mut highest = None;
+    for number in open_numbers() {
+        match sys::kind_of(number) {
+            Ok(libc::S_IFDIR) => sys::set_cloexec(number).context(|| format!("close descriptor {number} on exec"))?,
+            Ok(_) => highest = highest.max(Some(number)),
+            Err(_) => {} // the directory we listed them with is closed by now
+        }
+    }
+    Ok(Inherited { highest })
+}
+
+fn open_numbers() -> Vec<RawFd> {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return Vec::new() };
+    let numbers = entries.filter_map(|e| e.ok()?.file_name().to_str()?.parse().ok());
+    numbers.filter(|number| *number > 2).collect()
+}

@@ -1,0 +1,27 @@
+//! The launched process, from fork to PID 1: mount namespace, rootfs, libcontainer's init.
+//!
+//! In: the plan, by copy of the supervisor's memory. Out: nothing; it ends as PID 1, or reports and exits. Single-threaded;
+//! nothing here prints.
+
+use std::convert::Infallible;
+use std::os::fd::OwnedFd;
+
+use super::workload::Workload;
+use super::{libcontainer, rootfs};
+use crate::error::Result;
+use crate::plan::{NamespaceKind, Plan};
+use crate::sys;
+
+/// Becomes the container's PID 1.
+pub(super) fn run(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> ! {
+    let status = workload.status.clone();
+    let Err(error) = start(plan, workload, console);
+    status.report(&error);
+    sys::exit_now(error.exit_status().into())
+}
+
+fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
+    libcontainer::unshare(NamespaceKind::Mount)?;
+    let root = rootfs::build(plan)?;
+    libcontainer::init(plan, &root, workload, console)
+}

@@ -1,0 +1,68 @@
+//! Plan → exit status: the only place where namespaces, mounts and processes are made.
+//!
+//! ```text
+//! supervisor (the caller's namespaces but for user and PID)      launched process (all new namespaces)
+//!   block signals, unshare user and PID, write id maps
+//!   fork ───────────────────────────────────────────────────────▶ init: unshare mount, rootfs, libcontainer's init
+//!   wait for the report ◀── status pipe: an error, or closed ──── pid1: fork ──▶ workload: exec
+//!   forward signals, relay the terminal ── sigqueue, lifeline ──▶       reap, forward
+//!   the workload's status ◀───────────────────── exit ───────────       end with the workload
+//! ```
+//!
+//! Single-threaded throughout. Nothing stays: mounts, the scratch tmpfs and all processes end with PID 1, which ends with
+//! the supervisor.
+
+pub mod fds;
+mod init;
+mod libcontainer;
+pub mod limits;
+mod namespaces;
+mod pid1;
+mod rootfs;
+mod signals;
+mod status;
+mod supervise;
+mod tty;
+mod workload;
+
+use std::os::fd::OwnedFd;
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+use crate::error::{Context, Result};
+use crate::plan::{NamespaceKind, Plan};
+use crate::sys::{self, Fork};
+use fds::Inherited;
+use workload::{Surroundings, Workload};
+
+/// What PID 1 writes to the lifeline when the workload was stopped.
+const STOPPED: u8 = b'S';
+
+/// Runs the plan and gives the workload's exit status, 128+N if signal N ended it.
+pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
+    let mask = signals::block()?;
+    let (reader, writer) = status::channel()?;
+    let (lifeline, childs_lifeline) = stream_pair()?;
+    let console = plan.process.terminal.then(stream_pair).transpose()?;
+    let window = plan.process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
+    let around =
+        Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited: inherited.highest };
+    let workload = Workload::new(&plan.process, around)?;
+    libcontainer::unshare(NamespaceKind::User).map_err(namespaces::explain_blocked)?;
+    namespaces::write_maps(&plan.user).map_err(namespaces::explain_blocked)?;
+    if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid) {
+        libcontainer::unshare(NamespaceKind::Pid)?;
+    }
+    match sys::fork()? {
+        Fork::Child => init::run(plan, workload, console.as_ref().map(|(_, childs)| childs)),
+        Fork::Parent(child) => {
+            drop(workload);
+            let console = console.map(|(ours, _)| ours);
+            supervise::run(child, reader, &lifeline, console, plan.process.stop_signal)
+        }
+    }
+}
+
+fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
+    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).context(|| "socketpair")
+}

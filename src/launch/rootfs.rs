@@ -1,0 +1,133 @@
+//! Assembles the root file system: overlay, system mounts, the user's mounts, supplied files.
+//!
+//! In: a [`Plan`]. Out: the path at which the finished root is mounted. Runs in the launched process, inside its own
+//! user and mount namespace, where all of it ends with the last process. Everything of the host is opened before
+//! anything covers it; every target is found by the in-root resolver and mounted on by descriptor.
+
+use std::ffi::{CStr, CString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::unistd::{chdir, fchdir};
+
+use crate::error::{Context, Error, Result};
+use crate::inroot::{self, Root};
+use crate::plan::Plan;
+use crate::plan::mounts::{Mount, What};
+use crate::sys::{self, MountAttr};
+
+/// The directory that the private tmpfs covers: one that every Linux has, with a short path, since libcontainer walks
+/// it again and again. What is below it on the host was opened before.
+pub(crate) const SCRATCH: &str = "/tmp";
+
+/// Builds the rootfs of the plan in a new mount namespace, which the caller has made.
+pub(crate) fn build(plan: &Plan) -> Result<PathBuf> {
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+        .context(|| "make all mounts private")?;
+    let lower = open_lower(&plan.rootfs.lower)?;
+    let sources = plan.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
+    let scratch = tmpfs(None, 0o700)?;
+    attach(&scratch, &open_dir(Path::new(SCRATCH))?)?;
+    let path = Path::new(SCRATCH).join("root");
+    let root = overlay(&lower, &scratch, &path)?;
+    for file in &plan.files {
+        root.write(Path::new(file.path), &file.content)?;
+    }
+    for (mount, source) in plan.mounts.iter().zip(&sources) {
+        mount_on(&root, mount, source.as_ref())
+            .context(|| format!("mount `{}` ({})", mount.target.display(), mount.why))?;
+    }
+    for directory in &plan.directories {
+        root.make_dir(&directory.path)?;
+    }
+    chdir("/").context(|| "chdir `/`")?;
+    Ok(path)
+}
+
+fn open_dir(path: &Path) -> Result<OwnedFd> {
+    openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
+        .context(|| format!("open the directory `{}`", path.display()))
+}
+
+fn open_lower(path: &Path) -> Result<OwnedFd> {
+    open_dir(path).map_err(|e| e.hint("the image's tree is not there: `gpurun pull --pull always` fetches it again"))
+}
+
+/// A detached copy of a bind's source; nothing for what is made new.
+fn source(mount: &Mount) -> Result<Option<OwnedFd>> {
+    let What::Bind { source } = &mount.what else { return Ok(None) };
+    let tree = sys::open_tree(AT_FDCWD, source, true)?;
+    let attr = MountAttr::NOSUID.with(MountAttr::RDONLY, mount.read_only);
+    sys::mount_setattr(tree.as_fd(), attr, true).context(|| format!("bind `{}`", source.display()))?;
+    Ok(Some(tree))
+}
+
+fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
+    sys::move_mount(tree.as_fd(), target.as_fd())
+}
+
+/// The image's tree below, a directory in the scratch tmpfs above, mounted at `path`.
+fn overlay(lower: &OwnedFd, scratch: &OwnedFd, path: &Path) -> Result<Root> {
+    // The merged root shows the upper's mode, so it must be the image's.
+    let mode = Mode::from_bits_truncate(fstat(lower).context(|| "fstat the image's root")?.st_mode);
+    for (name, mode) in [("upper", mode), ("work", Mode::S_IRWXU), ("root", Mode::S_IRWXU)] {
+        mkdirat(scratch, name, mode).context(|| format!("mkdir `{SCRATCH}/{name}`"))?;
+    }
+    // A relative lower needs no escaping: its path may hold the separators that overlayfs splits at.
+    fchdir(lower).context(|| "chdir to the image's tree")?;
+    let upper = CString::new(format!("{SCRATCH}/upper")).expect("no NUL in it");
+    let work = CString::new(format!("{SCRATCH}/work")).expect("no NUL in it");
+    let options: &[(&CStr, Option<&CStr>)] =
+        &[(c"lowerdir", Some(c".")), (c"upperdir", Some(&upper)), (c"workdir", Some(&work)), (c"userxattr", None)];
+    let tree = sys::fsmount(c"overlay", options, MountAttr::NOSUID.with(MountAttr::NODEV, true)).map_err(|e| {
+        e.hint("the image's file system cannot be an overlay's lower layer: put the store on a local disk")
+    })?;
+    attach(&tree, &open_dir(path)?)?;
+    Root::open(path)
+}
+
+/// Mounts one entry of the plan; /proc is left to libcontainer, since only PID 1 can mount its own.
+fn mount_on(root: &Root, mount: &Mount, source: Option<&OwnedFd>) -> Result<()> {
+    let new = match &mount.what {
+        What::Proc => return refuse_link(root, mount),
+        What::Bind { .. } => None,
+        What::Tmpfs { size, mode } => Some(tmpfs(*size, *mode)?),
+        What::Devpts => Some(devpts()?),
+    };
+    refuse_link(root, mount)?;
+    let tree = new.as_ref().or(source).context(|| "it has no source")?;
+    let target = match inroot::is_dir(tree.as_fd())? {
+        true => root.make_dir(&mount.target)?,
+        false => root.make_file(&mount.target)?,
+    };
+    attach(tree, &target)
+}
+
+/// An image with a link at `/dev` or `/proc` would have other places mounted over (CVE-2019-19921, CVE-2023-27561).
+fn refuse_link(root: &Root, mount: &Mount) -> Result<()> {
+    if mount.follow || !root.is_symlink(&mount.target)? {
+        return Ok(());
+    }
+    Err(Error::new(format!("the image has a symbolic link at `{}`", mount.target.display())))
+}
+
+fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
+    let mode = number(format!("{mode:o}"));
+    let size = size.map(|s| number(s.to_string()));
+    let mut options: Vec<(&CStr, Option<&CStr>)> = vec![(c"mode", Some(&mode))];
+    options.extend(size.as_ref().map(|size| (c"size", Some(size.as_c_str()))));
+    sys::fsmount(c"tmpfs", &options, MountAttr::NOSUID.with(MountAttr::NODEV, true))
+}
+
+/// No `gid=5`: with one id mapped there is no group tty.
+fn devpts() -> Result<OwnedFd> {
+    let options = [(c"newinstance", None), (c"ptmxmode", Some(c"0666")), (c"mode", Some(c"0620"))];
+    sys::fsmount(c"devpts", &options, MountAttr::NOSUID.with(MountAttr::NOEXEC, true))
+}
+
+fn number(digits: String) -> CString {
+    CString::new(digits).expect("digits have no NUL")
+}

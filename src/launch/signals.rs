@@ -1,0 +1,45 @@
+//! Which signals are forwarded, and the mask under which a launch runs.
+//!
+//! Blocked in the supervisor before anything is made, so that none is lost between fork and the wait; the workload's
+//! process gets the caller's mask back before exec.
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+
+use crate::error::{Context, Result};
+
+/// What the supervisor hands on to the workload.
+pub(crate) const FORWARDED: &[Signal] = &[
+    Signal::SIGTERM,
+    Signal::SIGHUP,
+    Signal::SIGINT,
+    Signal::SIGQUIT,
+    Signal::SIGUSR1,
+    Signal::SIGUSR2,
+    Signal::SIGCONT,
+    Signal::SIGTSTP,
+    Signal::SIGWINCH,
+];
+
+/// The value sent along with a signal that is meant for the workload's whole process group, as a terminal's keys are.
+pub(crate) const TO_GROUP: usize = 1;
+
+/// All forwarded signals, and the end of a child.
+pub(crate) fn waited_for() -> SigSet {
+    FORWARDED.iter().copied().chain([Signal::SIGCHLD]).collect()
+}
+
+/// Blocks what is waited for, and what writing to a terminal from the background would stop us with. Gives the mask
+/// that was.
+pub(crate) fn block() -> Result<SigSet> {
+    let mut set = waited_for();
+    set.add(Signal::SIGTTOU);
+    let mut before = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).context(|| "block signals")?;
+    Ok(before)
+}
+
+/// Gives this process the caller's mask back, and SIGPIPE its default, which Rust's start-up took away.
+pub(crate) fn restore(before: &SigSet) -> nix::Result<()> {
+    crate::sys::default_sigpipe()?;
+    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None)
+}

@@ -1,0 +1,87 @@
+//! The supervisor's side of a run: wait for the start, forward every signal, give back the status.
+//!
+//! In: the launched process and the ends of its pipes. Out: the workload's exit status. Runs in the process the caller
+//! started, which stays in the caller's mount namespace.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+
+use super::{signals, status, tty};
+use crate::error::{Context, Error, Result};
+use crate::sys;
+
+/// Stays with the launched process until it ends.
+pub(super) fn run(
+    child: Pid,
+    started: status::Reader,
+    lifeline: &OwnedFd,
+    console: Option<OwnedFd>,
+    stop_signal: i32,
+) -> Result<u8> {
+    let supervisor = Supervisor { child, stop_signal };
+    if let Err(failure) = started.wait() {
+        waitpid(child, None).context(|| format!("wait for process {child}"))?;
+        return Err(failure);
+    }
+    match console {
+        Some(console) => tty::relay(&supervisor, console, lifeline),
+        None => supervisor.wait(),
+    }
+}
+
+/// The launched process, and how it is told things.
+pub(super) struct Supervisor {
+    child: Pid,
+    stop_signal: i32,
+}
+
+impl Supervisor {
+    fn wait(&self) -> Result<u8> {
+        let set = signals::waited_for();
+        loop {
+            match sys::sigwait(&set) {
+                Ok(signal) if signal.number == libc::SIGCHLD => {
+                    if let Some(status) = self.ended()? {
+                        return Ok(status);
+                    }
+                }
+                Ok(signal) => self.forward(signal.number, signal.from_kernel)?,
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e).context(|| "sigwaitinfo"),
+            }
+        }
+    }
+
+    /// The exit status, if the launched process has ended.
+    pub(super) fn ended(&self) -> Result<Option<u8>> {
+        match waitpid(self.child, Some(WaitPidFlag::WNOHANG)).context(|| format!("wait for process {}", self.child))? {
+            WaitStatus::Exited(_, status) => Ok(Some(u8::try_from(status).unwrap_or(u8::MAX))),
+            WaitStatus::Signaled(_, signal, _) => Ok(Some(128 + signal as u8)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Hands a signal on; one that a terminal's key made goes to the workload's whole process group, as it would
+    /// without gpurun. SIGTERM becomes the image's stop signal.
+    pub(super) fn forward(&self, number: i32, to_group: bool) -> Result<()> {
+        let sent = if number == libc::SIGTERM { self.stop_signal } else { number };
+        let value = if to_group || number == libc::SIGCONT { signals::TO_GROUP } else { 0 };
+        match sys::sigqueue(self.child, sent, value) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            Err(e) => return Err(e).context(|| format!("send signal {sent} to process {}", self.child)),
+        }
+        if number == libc::SIGTSTP {
+            stop_self()?;
+        }
+        Ok(())
+    }
+}
+
+/// Stops this process, as the shell that waits for it expects when the workload was stopped.
+pub(super) fn stop_self() -> Result<()> {
+    kill(nix::unistd::getpid(), Signal::SIGSTOP).map_err(|e| Error::new("stop gpurun").because(e))
+}

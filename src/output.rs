@@ -1,0 +1,73 @@
+//! The only printer: what goes to stdout and what to stderr.
+//!
+//! Facts a verb was asked for go to stdout; errors, warnings and notices to stderr. A reader that went away is no error.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+
+/// Prints facts, as they are, to stdout.
+pub fn facts(text: &str) -> Result<()> {
+    match io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        done => done.context(|| "write to stdout"),
+    }
+}
+
+/// Prints facts as JSON to stdout.
+pub fn json(value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).context(|| "render JSON")?;
+    text.push('\n');
+    facts(&text)
+}
+
+/// Prints a line that the user may want to know, to stderr.
+pub fn notice(quiet: bool, line: &str) {
+    if !quiet {
+        to_stderr(&format!("gpurun: {line}\n"));
+    }
+}
+
+/// Prints an error with its causes and hints, to stderr.
+pub fn error(error: &Error) {
+    let hints: String = error.hints().iter().map(|hint| format!("hint: {hint}\n")).collect();
+    to_stderr(&format!("error: {error:#}\n{hints}"));
+}
+
+/// Nobody can be told that stderr is closed.
+fn to_stderr(text: &str) {
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Bytes as a person reads them, in powers of 1000 as registries and disks count.
+pub fn size(bytes: u64) -> String {
+    const UNITS: &[&str] = &["kB", "MB", "GB", "TB"];
+    if bytes < 1000 {
+        return format!("{bytes} B");
+    }
+    let step =
+        |(value, unit): (f64, usize)| (value >= 999.5 && unit + 1 < UNITS.len()).then(|| (value / 1000.0, unit + 1));
+    #[allow(clippy::cast_precision_loss)] // three digits are shown
+    let (value, unit) =
+        std::iter::successors(Some((bytes as f64 / 1000.0, 0)), |s| step(*s)).last().unwrap_or((0.0, 0));
+    match value < 9.95 {
+        true => format!("{value:.1} {}", UNITS[unit]),
+        false => format!("{value:.0} {}", UNITS[unit]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_three_digits_at_most() {
+        for (bytes, want) in
+            [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (53_400_000, "53 MB"), (3_016_000_000, "3.0 GB")]
+        {
+            assert_eq!(size(bytes), want);
+        }
+    }
+}

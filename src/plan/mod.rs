@@ -1,0 +1,283 @@
+//! Request + image config + rootfs + host facts → [`Plan`]: everything a run decides, as one plain value.
+//!
+//! In: values only. Out: a value that `explain` prints, `spec` renders and `launch` executes. Building it touches
+//! nothing, and nothing is decided after it. Each part says why it is there.
+
+pub mod env;
+pub mod explain;
+pub mod mounts;
+pub mod signal;
+pub mod spec;
+pub mod user;
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use oci_spec::image::{Config, ImageConfiguration};
+use serde::Serialize;
+
+use crate::cli::{Network, Pid};
+use crate::error::{Error, Result};
+use crate::host::Host;
+use crate::request::{Limit, Request};
+use mounts::Mount;
+use user::{Accounts, Ids, Wanted};
+
+/// Everything decided about a run.
+#[derive(Clone, Debug, Serialize)]
+pub struct Plan {
+    /// The image, as it was named, and its digest.
+    pub image: ImageFacts,
+    /// The root file system.
+    pub rootfs: Rootfs,
+    /// Who the workload is.
+    pub user: Ids,
+    /// The namespaces that are made.
+    pub namespaces: Vec<Namespace>,
+    /// Host name inside, if it is not the host's.
+    pub hostname: Option<String>,
+    /// Directories made in the rootfs if they are not there.
+    pub directories: Vec<Directory>,
+    /// Files written into the rootfs's upper layer.
+    pub files: Vec<File>,
+    /// Mounts, in order.
+    pub mounts: Vec<Mount>,
+    /// What is executed.
+    pub process: Process,
+}
+
+/// Which image runs.
+#[derive(Clone, Debug, Serialize)]
+pub struct ImageFacts {
+    /// Canonical reference.
+    pub reference: String,
+    /// Digest of its manifest; a `dir:` has none.
+    pub digest: Option<String>,
+}
+
+/// The root file system: an image tree below, a tmpfs above.
+#[derive(Clone, Debug, Serialize)]
+pub struct Rootfs {
+    /// The image's tree on the host, never written.
+    #[serde(serialize_with = "lossy")]
+    pub lower: PathBuf,
+    /// Whether the workload may not write to it either.
+    pub read_only: bool,
+}
+
+/// A namespace of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Namespace {
+    /// Which.
+    pub kind: NamespaceKind,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// The kinds of namespaces gpurun makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub enum NamespaceKind {
+    User,
+    Mount,
+    Pid,
+    Uts,
+    Network,
+}
+
+/// A directory that must be there.
+#[derive(Clone, Debug, Serialize)]
+pub struct Directory {
+    /// Path inside.
+    #[serde(serialize_with = "lossy")]
+    pub path: PathBuf,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// A file supplied by gpurun.
+#[derive(Clone, Debug, Serialize)]
+pub struct File {
+    /// Path inside.
+    pub path: &'static str,
+    /// Its content.
+    #[serde(skip)]
+    pub content: Vec<u8>,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What is executed, and in what surroundings.
+#[derive(Clone, Debug, Serialize)]
+pub struct Process {
+    /// Command and arguments.
+    #[serde(serialize_with = "lossy_list")]
+    pub argv: Vec<OsString>,
+    /// Where the command came from.
+    pub argv_why: &'static str,
+    /// The environment.
+    #[serde(serialize_with = "lossy_pairs")]
+    pub env: Vec<(OsString, OsString)>,
+    /// Directory it starts in.
+    #[serde(serialize_with = "lossy")]
+    pub cwd: PathBuf,
+    /// Where the directory came from.
+    pub cwd_why: &'static str,
+    /// Whether it gets a terminal of its own.
+    pub terminal: bool,
+    /// Resource limits set for it; all others are the caller's.
+    pub limits: Vec<Limit>,
+    /// The signal it gets when gpurun gets SIGTERM.
+    pub stop_signal: i32,
+}
+
+/// What a plan is made from.
+pub struct Inputs<'a> {
+    /// What was asked for.
+    pub request: &'a Request,
+    /// The image.
+    pub image: ImageFacts,
+    /// The image's config.
+    pub config: &'a ImageConfiguration,
+    /// The image's tree.
+    pub rootfs: &'a Path,
+    /// The image's account files.
+    pub accounts: &'a Accounts,
+    /// The caller and the machine.
+    pub host: &'a Host,
+}
+
+/// Decides everything about a run.
+pub fn build(inputs: &Inputs) -> Result<Plan> {
+    let Inputs { request, host, .. } = inputs;
+    let config = inputs.config.config().clone().unwrap_or_default();
+    let user = Ids::decide(wanted_user(request, &config), host, inputs.accounts)?;
+    let env = environment(inputs, &config, &user);
+    let (cwd, cwd_why) = working_dir(request, &config)?;
+    let (argv, argv_why) = command(request, &config)?;
+    let home = env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
+    Ok(Plan {
+        image: inputs.image.clone(),
+        rootfs: Rootfs { lower: inputs.rootfs.into(), read_only: request.read_only },
+        namespaces: namespaces(request),
+        hostname: request.hostname.clone(),
+        directories: directories(request, home, &cwd),
+        files: files(&user, inputs.accounts),
+        mounts: mounts::decide(request, host),
+        process: Process {
+            argv,
+            argv_why,
+            env,
+            cwd,
+            cwd_why,
+            terminal: host.terminal,
+            limits: request.limits.clone(),
+            stop_signal: signal::stop_signal(config.stop_signal().as_deref())?,
+        },
+        user,
+    })
+}
+
+fn wanted_user<'a>(request: &'a Request, config: &'a Config) -> Wanted<'a> {
+    match (&request.user, request.root) {
+        (_, true) => Wanted::Root,
+        (Some(user), _) => Wanted::Named(user),
+        (None, _) => Wanted::Default(config.user().as_deref()),
+    }
+}
+
+fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, OsString)> {
+    let name = inputs.request.name.iter().map(|name| ("GPURUN_NAME", OsString::from(name)));
+    env::decide(&env::Sources {
+        image: config.env().as_deref().unwrap_or_default(),
+        host: inputs.host,
+        policy: inputs.request.env_policy,
+        rules: &inputs.request.env,
+        ids,
+        own: &name.collect::<Vec<_>>(),
+    })
+}
+
+/// `-w` and `--here`, else the image's WorkingDir, else the root.
+fn working_dir(request: &Request, config: &Config) -> Result<(PathBuf, &'static str)> {
+    let (path, why) = match (&request.workdir, config.working_dir()) {
+        (Some(path), _) => (path.clone(), "--workdir or --here"),
+        (None, Some(path)) if !path.is_empty() => (path.into(), "the image's WorkingDir"),
+        _ => ("/".into(), "neither the options nor the image name one"),
+    };
+    match path.is_absolute() {
+        true => Ok((path, why)),
+        false => Err(Error::new(format!("the working directory `{}` is not an absolute path ({why})", path.display()))),
+    }
+}
+
+/// Docker's rules: a command replaces Cmd, an entrypoint replaces Entrypoint and drops Cmd.
+fn command(request: &Request, config: &Config) -> Result<(Vec<OsString>, &'static str)> {
+    let of_image =
+        |list: &Option<Vec<String>>| -> Vec<OsString> { list.iter().flatten().map(OsString::from).collect() };
+    let (mut argv, mut why) = match &request.entrypoint {
+        Some(empty) if empty.is_empty() => (Vec::new(), "the command line, without the image's Entrypoint"),
+        Some(entrypoint) => (vec![entrypoint.clone()], "--entrypoint"),
+        None => (of_image(config.entrypoint()), "the image's Entrypoint and the command line"),
+    };
+    if !request.command.is_empty() {
+        if argv.is_empty() {
+            why = "the command line";
+        }
+        argv.extend_from_slice(&request.command);
+    } else if request.entrypoint.is_none() {
+        why = "the image's Entrypoint and Cmd";
+        argv.extend(of_image(config.cmd()));
+    }
+    match argv.first().is_some_and(|c| !c.is_empty()) {
+        true => Ok((argv, why)),
+        false => Err(Error::new("there is no command: the image names none").hint("write one after the image's name")),
+    }
+}
+
+fn namespaces(request: &Request) -> Vec<Namespace> {
+    let mut all = vec![
+        Namespace { kind: NamespaceKind::User, why: "the right to mount, without privileges" },
+        Namespace { kind: NamespaceKind::Mount, why: "a root file system of its own" },
+    ];
+    if request.pid == Pid::Private {
+        all.push(Namespace { kind: NamespaceKind::Pid, why: "nothing the workload starts outlives it" });
+    }
+    if request.hostname.is_some() {
+        all.push(Namespace { kind: NamespaceKind::Uts, why: "--hostname" });
+    }
+    if request.network == Network::None {
+        all.push(Namespace { kind: NamespaceKind::Network, why: "--network none" });
+    }
+    all
+}
+
+/// What is below a bind belongs to the host: nothing is made there.
+fn directories(request: &Request, home: Option<PathBuf>, cwd: &Path) -> Vec<Directory> {
+    let in_rootfs = |path: &Path| !request.mounts.iter().any(|m| path.starts_with(m.target()));
+    let home = home.filter(|h| h.is_absolute()).map(|path| Directory { path, why: "the workload's HOME" });
+    let cwd = Directory { path: cwd.into(), why: "the working directory" };
+    home.into_iter().chain([cwd]).filter(|d| in_rootfs(&d.path)).collect()
+}
+
+fn files(ids: &Ids, accounts: &Accounts) -> Vec<File> {
+    let file = |path, content: Option<Vec<u8>>| {
+        content.map(|content| File { path, content, why: "a line for the workload's own ids" })
+    };
+    let passwd = file("/etc/passwd", user::passwd_with(ids, accounts));
+    passwd.into_iter().chain(file("/etc/group", user::group_with(ids, accounts))).collect()
+}
+
+/// Serializes bytes that need not be UTF-8 as text.
+fn lossy<S: serde::Serializer>(text: impl AsRef<OsStr>, s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.serialize_str(&text.as_ref().to_string_lossy())
+}
+
+fn lossy_list<S: serde::Serializer>(list: &[OsString], s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.collect_seq(list.iter().map(|text| text.to_string_lossy()))
+}
+
+fn lossy_pairs<S: serde::Serializer>(pairs: &[(OsString, OsString)], s: S) -> std::result::Result<S::Ok, S::Error> {
+    s.collect_seq(pairs.iter().map(|(k, v)| format!("{}={}", k.to_string_lossy(), v.to_string_lossy())))
+}

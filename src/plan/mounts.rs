@@ -1,0 +1,116 @@
+//! What is mounted where, in order: what every Linux program expects, then what the user asks for.
+//!
+//! In: the request and host facts. Out: a list of [`Mount`]. Pure.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cli::{Network, Pid};
+use crate::host::Host;
+use crate::request::{Request, Wanted};
+
+/// One mount.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Mount {
+    /// Path inside.
+    #[serde(serialize_with = "super::lossy")]
+    pub target: PathBuf,
+    /// What is mounted.
+    #[serde(flatten)]
+    pub what: What,
+    /// Whether nothing on it can be written, nor on what is mounted below it.
+    pub read_only: bool,
+    /// Whether the image may have a link in the target's place; system directories must be themselves.
+    #[serde(skip)]
+    pub follow: bool,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What can be mounted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase", tag = "type")]
+pub enum What {
+    /// A path of the host, with all that is mounted below it.
+    Bind {
+        /// Absolute path on the host.
+        #[serde(serialize_with = "super::lossy")]
+        source: PathBuf,
+    },
+    /// An empty directory in memory.
+    Tmpfs {
+        /// Size in bytes; half of the memory if not given.
+        size: Option<u64>,
+        /// Permission bits.
+        mode: u32,
+    },
+    /// New pseudo terminals.
+    Devpts,
+    /// A new /proc of the new PID namespace.
+    Proc,
+}
+
+/// Decides all mounts.
+pub fn decide(request: &Request, host: &Host) -> Vec<Mount> {
+    let mut all = vec![dev(), pts(), shm(request, host), proc(request), sys()];
+    all.extend(etc(request, host));
+    all.extend(request.mounts.iter().map(users));
+    all
+}
+
+fn system(target: &str, what: What, read_only: bool, why: &'static str) -> Mount {
+    Mount { target: target.into(), what, read_only, follow: false, why }
+}
+
+fn bind(source: &str) -> What {
+    What::Bind { source: source.into() }
+}
+
+fn dev() -> Mount {
+    system("/dev", What::Tmpfs { size: Some(64 << 20), mode: 0o755 }, false, "only the devices meant for the workload")
+}
+
+fn pts() -> Mount {
+    system("/dev/pts", What::Devpts, false, "terminals of its own")
+}
+
+fn shm(request: &Request, host: &Host) -> Mount {
+    let tmpfs = |size| What::Tmpfs { size, mode: 0o1777 };
+    match request.shm_size {
+        Some(size) => system("/dev/shm", tmpfs(Some(size)), false, "--shm-size"),
+        None if host.has_shm => system("/dev/shm", bind("/dev/shm"), false, "the host's: NCCL and MPI meet there"),
+        None => system("/dev/shm", tmpfs(None), false, "the host has none"),
+    }
+}
+
+fn proc(request: &Request) -> Mount {
+    match request.pid {
+        Pid::Private => system("/proc", What::Proc, false, "the new PID namespace's"),
+        Pid::Host => system("/proc", bind("/proc"), false, "--pid host"),
+    }
+}
+
+fn sys() -> Mount {
+    system("/sys", bind("/sys"), true, "topology and devices, as MPI and NCCL read them")
+}
+
+fn etc(request: &Request, host: &Host) -> Vec<Mount> {
+    let file = |path: &str, why| Mount { follow: true, ..system(path, bind(path), true, why) };
+    let mut all = Vec::new();
+    if host.has_resolv_conf && request.network == Network::Host {
+        all.push(file("/etc/resolv.conf", "the host's name servers"));
+    }
+    if host.has_hosts && request.network == Network::Host {
+        all.push(file("/etc/hosts", "the host's names"));
+    }
+    all
+}
+
+fn users(wanted: &Wanted) -> Mount {
+    let (what, read_only, why) = match wanted {
+        Wanted::Bind { source, read_only, why, .. } => (What::Bind { source: source.clone() }, *read_only, *why),
+        Wanted::Tmpfs { size, mode, .. } => (What::Tmpfs { size: *size, mode: *mode }, false, "--tmpfs"),
+    };
+    Mount { target: wanted.target().into(), what, read_only, follow: true, why }
+}

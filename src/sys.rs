@@ -1,0 +1,265 @@
+//! The only unsafe code of gpurun: system calls that no crate of ours wraps, and `fork`.
+//!
+//! In and out: owned descriptors and plain values. Each wrapper's error is the call with its arguments. Used by every
+//! process.
+
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use nix::errno::Errno;
+
+use crate::error::{Context, Error, Result};
+
+/// Attributes of a mount (mount_setattr(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MountAttr(u64);
+
+impl MountAttr {
+    /// Nothing on it can be written.
+    pub const RDONLY: Self = Self(libc::MOUNT_ATTR_RDONLY);
+    /// Set-user-ID bits and file capabilities have no effect.
+    pub const NOSUID: Self = Self(libc::MOUNT_ATTR_NOSUID);
+    /// Device nodes on it cannot be opened.
+    pub const NODEV: Self = Self(libc::MOUNT_ATTR_NODEV);
+    /// Nothing on it can be executed.
+    pub const NOEXEC: Self = Self(libc::MOUNT_ATTR_NOEXEC);
+
+    /// These attributes, and `other` if `on`.
+    #[must_use]
+    pub fn with(self, other: Self, on: bool) -> Self {
+        if on { Self(self.0 | other.0) } else { self }
+    }
+}
+
+/// What a forked process finds itself to be.
+pub enum Fork {
+    /// The caller; the child's pid.
+    Parent(nix::unistd::Pid),
+    /// The new process.
+    Child,
+}
+
+/// fork(2), refused unless this process has exactly one thread: the child goes on to run ordinary code.
+pub fn fork() -> Result<Fork> {
+    single_threaded()?;
+    // SAFETY: with one thread no lock can be held by a thread that does not exist in the child.
+    match unsafe { nix::unistd::fork() }.context(|| "fork")? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// fork(2) from a child of [`fork`], which has the one thread it was born with. /proc may not show us any more.
+pub fn fork_again() -> nix::Result<Fork> {
+    // SAFETY: only `launch::init` calls this, in a process that [`fork`] made and that starts no thread.
+    match unsafe { nix::unistd::fork() }? {
+        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+    }
+}
+
+/// Fails if this process has more than one thread. `/proc/self/task` has two links and one for each thread.
+fn single_threaded() -> Result<()> {
+    let task = nix::sys::stat::stat("/proc/self/task").context(|| "stat `/proc/self/task`")?;
+    if task.st_nlink == 3 {
+        return Ok(());
+    }
+    Err(Error::new(format!("launching needs a single thread, there are {}", task.st_nlink.saturating_sub(2))))
+}
+
+/// Ends this process at once: no destructor, no exit handler, no flush of the parent's buffers.
+pub fn exit_now(status: i32) -> ! {
+    // SAFETY: _exit has no preconditions.
+    unsafe { libc::_exit(status) }
+}
+
+/// A detached copy of the mount at `path`, with what is mounted below it if `recursive` (open_tree(2)).
+pub fn open_tree(dir: BorrowedFd, path: &Path, recursive: bool) -> Result<OwnedFd> {
+    let what = || format!("open_tree `{}`", path.display());
+    let name = cstring(path)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | if recursive { libc::AT_RECURSIVE as u32 } else { 0 };
+    let empty = if path.as_os_str().is_empty() { libc::AT_EMPTY_PATH as u32 } else { 0 };
+    // SAFETY: `name` is a C string that outlives the call.
+    fd(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), name.as_ptr(), flags | empty) }).context(what)
+}
+
+/// A new file system of this type, mounted nowhere yet (fsopen(2), fsmount(2)). A `None` value sets a flag.
+pub fn fsmount(fstype: &CStr, options: &[(&CStr, Option<&CStr>)], attr: MountAttr) -> Result<OwnedFd> {
+    let what = |call: &str| format!("{call} a {} file system", fstype.to_string_lossy());
+    // SAFETY: `fstype` is a C string that outlives the call.
+    let fs = fd(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) })
+        .context(|| what("fsopen"))?;
+    for (key, value) in options {
+        let cmd = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
+        fsconfig(fs.as_fd(), cmd, Some(key), *value).context(|| {
+            format!("{} with {}={}", what("fsconfig"), key.to_string_lossy(), value.unwrap_or(c"").to_string_lossy())
+        })?;
+    }
+    fsconfig(fs.as_fd(), libc::FSCONFIG_CMD_CREATE, None, None).context(|| what("create"))?;
+    // SAFETY: plain integers.
+    fd(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attr.0) })
+        .context(|| what("fsmount"))
+}
+
+fn fsconfig(fs: BorrowedFd, cmd: libc::c_uint, key: Option<&CStr>, value: Option<&CStr>) -> io::Result<()> {
+    let ptr = |s: Option<&CStr>| s.map_or(std::ptr::null(), CStr::as_ptr);
+    // SAFETY: the strings outlive the call; null is allowed for commands that take none.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, fs.as_raw_fd(), cmd, ptr(key), ptr(value), 0) })
+}
+
+/// Adds attributes to a mount, and to all below it if `recursive` (mount_setattr(2)).
+pub fn mount_setattr(mount: BorrowedFd, set: MountAttr, recursive: bool) -> Result<()> {
+    if set == MountAttr::default() {
+        return Ok(());
+    }
+    let attr = libc::mount_attr { attr_set: set.0, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let size = std::mem::size_of::<libc::mount_attr>();
+    // SAFETY: `attr` is of the size given and outlives the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, &raw const attr, size)
+    })
+    .context(|| format!("mount_setattr 0x{:x}", set.0))
+}
+
+/// Attaches a detached mount on the file or directory that `target` is open on (move_mount(2)).
+pub fn move_mount(mount: BorrowedFd, target: BorrowedFd) -> Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let empty = c"".as_ptr();
+    // SAFETY: both names are empty C strings.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), empty, target.as_raw_fd(), empty, flags) })
+        .context(|| "move_mount")
+}
+
+/// Sends `signal` to `pid` with a value that the receiver's `siginfo` shows (sigqueue(3)).
+pub fn sigqueue(pid: nix::unistd::Pid, signal: i32, value: usize) -> nix::Result<()> {
+    let value = libc::sigval { sival_ptr: value as *mut libc::c_void };
+    // SAFETY: the value is passed by value and never dereferenced.
+    Errno::result(unsafe { libc::sigqueue(pid.as_raw(), signal, value) }).map(drop)
+}
+
+/// A signal taken by [`sigwait`].
+pub struct Signal {
+    /// Its number.
+    pub number: i32,
+    /// Whether the kernel sent it, as a terminal's keys make it do.
+    pub from_kernel: bool,
+    /// The value of [`sigqueue`], 0 if it was sent otherwise.
+    pub value: usize,
+}
+
+/// Waits for one of `set`, all of which must be blocked (sigwaitinfo(2)).
+pub fn sigwait(set: &nix::sys::signal::SigSet) -> nix::Result<Signal> {
+    // SAFETY: siginfo_t is plain data for which zeroes are valid.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are valid for the call.
+    let number = Errno::result(unsafe { libc::sigwaitinfo(set.as_ref(), &raw mut info) })?;
+    // SAFETY: SI_QUEUE says that sigqueue filled the value in.
+    let value = if info.si_code == libc::SI_QUEUE { unsafe { info.si_value() }.sival_ptr as usize } else { 0 };
+    Ok(Signal { number, from_kernel: info.si_code == libc::SI_KERNEL, value })
+}
+
+/// SIGPIPE as every program expects to find it: Rust's start-up ignores it.
+pub fn default_sigpipe() -> nix::Result<()> {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no handler is installed, so none can run in an unsafe context.
+    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map(drop)
+}
+
+/// Rows, columns and pixels of a terminal.
+pub type WindowSize = libc::winsize;
+
+/// The size of the terminal behind `fd` (TIOCGWINSZ).
+pub fn window_size(fd: BorrowedFd) -> nix::Result<WindowSize> {
+    let mut size = WindowSize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the ioctl writes a winsize.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok(size)
+}
+
+/// Sets the size of the terminal behind `fd` (TIOCSWINSZ).
+pub fn set_window_size(fd: BorrowedFd, size: &WindowSize) -> nix::Result<()> {
+    // SAFETY: the ioctl reads a winsize.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) }).map(drop)
+}
+
+/// A descriptor sent over a socket (SCM_RIGHTS).
+pub fn receive_fd(socket: BorrowedFd) -> Result<OwnedFd> {
+    use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
+    let (mut buffer, mut control) = ([0; 64], nix::cmsg_space!([RawFd; 1]));
+    let mut iov = [io::IoSliceMut::new(&mut buffer)];
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), MsgFlags::MSG_CMSG_CLOEXEC)
+        .context(|| "recvmsg")?;
+    let mut messages = message.cmsgs().context(|| "read the control message")?;
+    match messages.next() {
+        Some(ControlMessageOwned::ScmRights(fds)) if fds.len() == 1 => {
+            // SAFETY: the kernel just made this descriptor for us.
+            Ok(unsafe { OwnedFd::from_raw_fd(fds[0]) })
+        }
+        _ => Err(Error::new("no descriptor came with the message")),
+    }
+}
+
+/// One of the three standard streams, which a process always has: Rust's start-up opens those that were closed.
+pub fn stdio(number: RawFd) -> BorrowedFd<'static> {
+    assert!((0..3).contains(&number));
+    // SAFETY: nothing in gpurun closes the standard streams, other than `close_stdio` in a process that ends there.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Closes every descriptor but one (close_range(2)).
+pub fn close_all_but(kept: RawFd) -> nix::Result<()> {
+    let close = |first: u32, last: u32| {
+        // SAFETY: the one caller, PID 1, uses no descriptor again but the one that stays, and drops none: it never returns.
+        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+    };
+    let kept = kept as u32;
+    if kept > 0 {
+        close(0, kept - 1)?;
+    }
+    close(kept + 1, u32::MAX)
+}
+
+/// The file type of an inherited descriptor (`S_IFMT` of fstat(2)).
+pub fn kind_of(number: RawFd) -> nix::Result<libc::mode_t> {
+    // SAFETY: zeroes are valid for this plain struct, which fstat fills.
+    let mut stat: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid; an invalid descriptor is an error.
+    Errno::result(unsafe { libc::fstat(number, &raw mut stat) })?;
+    Ok(stat.st_mode & libc::S_IFMT)
+}
+
+/// Marks an inherited descriptor as close-on-exec.
+pub fn set_cloexec(number: RawFd) -> nix::Result<()> {
+    // SAFETY: F_SETFD changes a flag of a descriptor and nothing in memory.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
+}
+
+/// `fd` open on `number` as well (dup2(2)).
+pub fn dup_onto(fd: BorrowedFd, number: RawFd) -> nix::Result<()> {
+    // SAFETY: only standard streams are replaced, which nothing owns.
+    assert!((0..3).contains(&number));
+    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+}
+
+/// A path as the kernel takes it.
+pub fn cstring(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).context(|| format!("`{}` has a NUL byte", path.display()))
+}
+
+fn fd(ret: libc::c_long) -> io::Result<OwnedFd> {
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so the number is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(ret as RawFd) })
+}
+
+fn check(ret: libc::c_long) -> io::Result<()> {
+    if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
