@@ -18,4 +18,5 @@ pub mod output;
 pub mod plan;
 pub mod reference;
 pub mod request;
+pub mod source;
 pub mod sys;
