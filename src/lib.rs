@@ -7,6 +7,7 @@
 //! ```
 
 pub mod archive;
+pub mod builtin;
 pub mod cli;
 pub mod cmd;
 pub mod error;
@@ -17,7 +18,10 @@ pub mod launch;
 pub mod layer;
 pub mod output;
 pub mod plan;
+pub mod progress;
+pub mod pull;
 pub mod reference;
 pub mod request;
 pub mod source;
+pub mod store;
 pub mod sys;
