@@ -102,7 +102,7 @@ impl Platform {
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
     }
 
-    /// One spelling for what means the same machine: containerd's platforms/database.go, `normalizeArch`.
+    /// One spelling for what means the same machine: `normalizeArch` in containerd's platforms/database.go.
     #[must_use]
     pub fn normalised(&self) -> Self {
         let variant = self.variant.as_deref().unwrap_or("");

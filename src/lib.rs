@@ -14,6 +14,7 @@ pub mod host;
 pub mod image;
 pub mod inroot;
 pub mod launch;
+pub mod layer;
 pub mod manifest;
 pub mod output;
 pub mod plan;

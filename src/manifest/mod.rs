@@ -96,6 +96,7 @@ impl Descriptor {
 
 /// What a manifest turned out to be.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // there is one at a time
 pub enum Document {
     /// A choice of manifests.
     Index(Vec<Descriptor>),
