@@ -17,6 +17,9 @@ const FIRST: Duration = Duration::from_millis(300);
 /// The longest wait that a registry may ask for: beyond it, the user decides.
 const LONGEST: Duration = Duration::from_secs(60);
 
+const TLS_HINT: &str = "name the certificates of an authority of your own in SSL_CERT_FILE; a registry without TLS \
+                        needs --plain-http";
+
 /// A failed step, and whether it is worth another try.
 #[derive(Debug)]
 pub(super) struct Failure {
@@ -57,7 +60,15 @@ impl Failure {
             E::Io(_) | E::Timeout(_) | E::Protocol(_) | E::ConnectionFailed | E::BodyStalled => Again::Soon,
             _ => Again::Never,
         };
-        Self { error: Error::new(what).because(error.into_io()), again }
+        let tls = matches!(&error, E::Io(e) if e.kind() == ErrorKind::InvalidData);
+        let error = Error::new(what).because(error.into_io());
+        let error = if tls { error.hint(TLS_HINT) } else { error };
+        Self { error, again }
+    }
+
+    /// The same failure, as a part of a larger step.
+    pub(super) fn within(self, what: String) -> Self {
+        Self { error: Error::new(what).because(self.error), ..self }
     }
 
     /// How long to wait before the next try, after `tries` of them; the error if there is to be none.

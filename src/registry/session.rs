@@ -72,13 +72,13 @@ impl Session {
     pub(super) fn document(&self, path: &str, accept: Option<&str>) -> Result<Document> {
         retry::run(&self.notice, || {
             let mut response = self.get(path, accept, 0)?;
-            let bytes = read(&mut response, MAX_DOCUMENT)?;
+            let bytes =
+                read(&mut response, MAX_DOCUMENT).map_err(|f| f.within(format!("get {}", self.subject(path))))?;
             let header = |name| text(response.headers(), name).map(str::to_owned);
             let media_type = header(header::CONTENT_TYPE.as_str());
             let media_type = media_type.map(|t| t.split(';').next().unwrap_or_default().trim().to_owned());
             Ok(Document { bytes, media_type, digest: header("docker-content-digest") })
         })
-        .context(|| format!("get {path} of `{}`", self.name))
     }
 
     /// One try to get what is at `path`, from this byte on: logs in if asked to, and again if the token has expired.
@@ -143,5 +143,24 @@ impl Session {
             };
             if self.plain_http || here && answers() == Some(true) { "http" } else { "https" }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::ImageRef;
+
+    #[test]
+    fn plain_http_is_for_this_machine_or_for_who_asks() {
+        for (name, plain_http, want) in [
+            ("busybox", false, "https://registry-1.docker.io/v2/library/busybox/x"),
+            ("registry.invalid/a/b", false, "https://registry.invalid/v2/a/b/x"),
+            ("registry.invalid:81/a/b", true, "http://registry.invalid:81/v2/a/b/x"),
+        ] {
+            let ImageRef::Registry(name) = ImageRef::parse(name).unwrap() else { panic!("{name}") };
+            let session = Session::new(&name, &Options { plain_http, ..Options::default() });
+            assert_eq!(session.url("x").unwrap(), want);
+        }
     }
 }
