@@ -77,11 +77,13 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// What an image must have been built for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// As Go's GOOS: `linux`.
+    #[serde(default)]
     pub os: String,
     /// As Go's GOARCH: `amd64`, `arm64`.
+    #[serde(default)]
     pub architecture: String,
     /// `v7`, `v8`; `None` takes any.
     pub variant: Option<String>,
@@ -98,6 +100,22 @@ impl Platform {
             other => other,
         };
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
+    }
+
+    /// One spelling for what means the same machine: `normalizeArch` in containerd's platforms/database.go.
+    #[must_use]
+    pub fn normalised(&self) -> Self {
+        let variant = self.variant.as_deref().unwrap_or("");
+        let (architecture, variant) = match (self.architecture.to_ascii_lowercase().as_str(), variant) {
+            ("aarch64" | "arm64", "" | "8" | "v8") => ("arm64".into(), ""),
+            ("x86_64" | "x86-64" | "amd64", "" | "v1") => ("amd64".into(), ""),
+            ("i386" | "386", _) => ("386".into(), ""),
+            ("armhf", _) | ("arm", "" | "7") => ("arm".into(), "v7"),
+            ("armel", _) | ("arm", "6") => ("arm".into(), "v6"),
+            (other, variant) => (other.to_owned(), variant),
+        };
+        let variant = (!variant.is_empty()).then(|| variant.to_owned());
+        Self { os: self.os.to_ascii_lowercase(), architecture, variant }
     }
 }
 
@@ -141,11 +159,11 @@ pub enum Compression {
 /// One layer: the blob as it is transferred, and what it must unpack to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of the blob as transferred.
-    pub digest: Digest,
-    /// Size of the blob as transferred, in bytes; `None` where the format does not say (a docker-archive).
+    /// Digest of the blob as transferred; a docker-archive names none, and then the diff id alone is verified.
+    pub digest: Option<Digest>,
+    /// Size of the blob as transferred, in bytes.
     pub size: Option<u64>,
-    /// How the blob is compressed; archives that do not say are recognised by their first bytes.
+    /// How the blob is compressed; `None` leaves it to the blob's first bytes, since media types are often wrong.
     pub compression: Option<Compression>,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
