@@ -4,9 +4,7 @@
 //! before the launch; its threads are joined when it returns.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -23,7 +21,7 @@ use crate::layer::unpack::{self, Unpacked, Watch};
 use crate::progress::Progress;
 use crate::reference::ImageRef;
 use crate::source::Source;
-use crate::store::{ImageRecord, Making, NameRecord, Store};
+use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Store};
 
 /// Layers that are unpacked at once. Each has four threads, of which inflating is the slowest.
 const AT_ONCE: usize = 4;
@@ -81,8 +79,10 @@ fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) 
     if let Some(record) = store.image(&image.digest)? {
         return known(store, name, record);
     }
-    let _pulling = store.begin_pull()?;
+    let pulling = store.begin_pull()?;
     let record = Puller { store, options, source, progress: Progress::new(options.quiet) }.make(&image, &name)?;
+    drop(pulling);
+    store.thin(&record)?;
     Ok(Obtained { name, record, pulled: true })
 }
 
@@ -136,7 +136,7 @@ impl Puller<'_> {
         let (waiting, done, stop) = (Mutex::new(waiting), Mutex::new(Vec::new()), AtomicBool::new(false));
         let work = || {
             while let Some(layer) = pop(&waiting) {
-                let whole = self.layer(layer, umask, &stop).context(|| format!("layer {}", layer.digest));
+                let whole = self.layer(layer, umask, &stop).context(|| format!("layer {}", layer.name()));
                 let failed = whole.is_err();
                 push(&done, whole.map(|whole| (layer.diff_id, whole)));
                 // After the push: the others give up because of it, so their errors come later.
@@ -168,7 +168,7 @@ impl Puller<'_> {
 
     /// Fetches and unpacks a layer. The index is written last: with it the layer counts as whole.
     fn unpack(&self, layer: &Layer, making: &Making, umask: u32, stop: &AtomicBool) -> Result<()> {
-        let bar = self.progress.layer(short(&layer.digest), layer.size);
+        let bar = self.progress.layer(short(&layer.name()), layer.size);
         let stage = making.path().join("files");
         std::fs::create_dir(&stage).context(|| format!("mkdir `{}`", stage.display()))?;
         let watch = Watch { fetched: &|bytes| bar.fetched(bytes), stop };
@@ -181,7 +181,7 @@ impl Puller<'_> {
     }
 
     fn tell(&self, layer: &Layer, unpacked: &Unpacked) {
-        let layer = short(&layer.digest);
+        let layer = short(&layer.name());
         if unpacked.devices > 0 {
             self.progress
                 .notice(&format!("{layer}: left out {} device nodes, which only root can make", unpacked.devices));
@@ -204,24 +204,26 @@ impl Puller<'_> {
             making.discard()?;
             return Ok(None);
         }
-        let layers: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
-        let directories = Tree::of(layers.iter().map(|l| &l.index))?.directories()?;
-        let stages = layers.iter().map(|l| open_stage(&l.path)).collect::<Result<Vec<_>>>()?;
-        crate::store::build_rootfs(&directories, &stages, &making.path().join("root"))?;
+        let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
+        let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
+        crate::store::build_rootfs(&directories, &self.files(image, layers)?, &making.path().join("root"))?;
         Ok(Some(making))
+    }
+
+    /// Where the files of every layer are. Those of a layer that was there before may be in another image's rootfs.
+    fn files(&self, image: &Image, layers: &HashMap<Digest, Whole>) -> Result<Vec<LayerFiles>> {
+        let before = layers.iter().filter(|(_, layer)| layer.making.is_none()).map(|(diff_id, _)| *diff_id).collect();
+        let shown = self.store.shown(&before)?;
+        let files = |layer: &Layer| {
+            let whole = layers.get(&layer.diff_id).context(|| "a layer was not unpacked")?;
+            LayerFiles::open(&whole.path, shown.get(&layer.diff_id).cloned().unwrap_or_default())
+        };
+        image.layers.iter().map(files).collect()
     }
 }
 
-fn open_stage(layer: &Path) -> Result<OwnedFd> {
-    let stage = layer.join("files");
-    File::open(&stage).map(OwnedFd::from).context(|| format!("open `{}`", stage.display()))
-}
-
 fn whole(path: PathBuf, making: Option<Making>) -> Result<Whole> {
-    let what = || format!("read the index of the layer `{}`", path.display());
-    let bytes = std::fs::read(path.join("index")).context(what)?;
-    let index = Index::from_bytes(&bytes).context(what)?;
-    Ok(Whole { path, index, making })
+    Ok(Whole { index: Index::read(&path)?, path, making })
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {

@@ -9,6 +9,7 @@ use crate::builtin::Builtin;
 use crate::error::{Error, Result};
 use crate::image::{Image, Layer, Platform};
 use crate::reference::ImageRef;
+use crate::registry::{self, Registry};
 
 /// One image in a registry, a layout or an archive.
 pub trait Source: Sync {
@@ -20,9 +21,12 @@ pub trait Source: Sync {
 }
 
 /// The source of an image. Registries are asked without TLS only on loopback, or if `plain_http`.
-pub fn open(reference: &ImageRef, _plain_http: bool) -> Result<Box<dyn Source>> {
+pub fn open(reference: &ImageRef, plain_http: bool) -> Result<Box<dyn Source>> {
     match reference {
         ImageRef::Builtin(name) => Ok(Box::new(Builtin::new(name)?)),
+        ImageRef::Registry(name) => {
+            Ok(Box::new(Registry::new(name, &registry::Options { plain_http, ..registry::Options::default() })))
+        }
         _ => Err(Error::new("not yet")),
     }
 }

@@ -111,7 +111,7 @@ fn described(details: &Details) -> Result<String> {
         details.rootfs
     );
     for layer in details.layers {
-        out += &format!("  {}  {}\n", layer.digest, layer.size.map(size).unwrap_or_default());
+        out += &format!("  {}  {}\n", layer.digest.unwrap_or(layer.diff_id), layer.size.map(size).unwrap_or_default());
     }
     let config: serde_json::Value = serde_json::from_str(details.config.get()).context(|| "read the image's config")?;
     Ok(format!("{out}config: {config:#}\n"))

@@ -153,6 +153,12 @@ impl Index {
         postcard::to_stdvec(self).context(|| "serialize a layer's index")
     }
 
+    /// Reads the index of the layer at `path`.
+    pub fn read(path: &std::path::Path) -> Result<Self> {
+        let what = || format!("read the index of the layer `{}`", path.display());
+        std::fs::read(path.join("index")).context(what).and_then(|bytes| Self::from_bytes(&bytes)).context(what)
+    }
+
     /// Reads that form.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         postcard::from_bytes(bytes).context(|| "parse a layer's index")

@@ -6,7 +6,7 @@
 //!   images/HEX.json          an image: its config and its layers; HEX is its digest
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
-//!   layers/HEX/files/N       its files: hard links of those in every rootfs that uses the layer
+//!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
 //!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
 //!   making/BOOT/NAME.lock    flock, exclusive: whoever makes it
 //!   lock                     flock, shared: whoever pulls; exclusive: whoever removes
@@ -26,6 +26,7 @@ mod making;
 mod record;
 mod remove;
 mod rootfs;
+mod sharing;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ pub use lock::Lock;
 pub use making::Making;
 pub use record::{ImageRecord, LayerRecord, NameRecord};
 pub use rootfs::build as build_rootfs;
+pub use sharing::{LayerFiles, Shown};
 
 /// A store.
 #[derive(Clone, Debug)]
@@ -94,6 +96,10 @@ impl Store {
         let mut all = self.read_all("names", NameRecord::read)?;
         all.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
         Ok(all)
+    }
+
+    fn images(&self) -> Result<Vec<ImageRecord>> {
+        self.read_all("images", ImageRecord::read)
     }
 
     /// Makes the store's directories, and keeps whoever removes things away from it.
@@ -162,6 +168,12 @@ fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
         Err(e) => Err(e).context(what),
         Ok(list) => list.map(|entry| Ok(entry.context(what)?.path())).collect(),
     }
+}
+
+/// A path with a name below it that need not be UTF-8.
+fn path_of(dir: &Path, name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    dir.join(std::ffi::OsStr::from_bytes(name))
 }
 
 /// A directory with its parents, which only their owner may enter.

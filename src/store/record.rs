@@ -1,5 +1,6 @@
 //! What the store knows of images and names: small JSON files, each written whole and renamed.
 
+use std::collections::HashSet;
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -31,8 +32,8 @@ pub struct ImageRecord {
 /// A layer of an image.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct LayerRecord {
-    /// Digest of the blob as it was transferred.
-    pub digest: Digest,
+    /// Digest of the blob as it was transferred, if its source said.
+    pub digest: Option<Digest>,
     /// Bytes of the blob, if its source said.
     pub size: Option<u64>,
     /// Digest of its tar: the name of the layer in the store.
@@ -64,6 +65,16 @@ impl ImageRecord {
             layers: layers.map(|l| LayerRecord { digest: l.digest, size: l.size, diff_id: l.diff_id }).collect(),
             config: RawValue::from_string(image.config_json.clone()).context(|| "read the image's config")?,
         })
+    }
+
+    /// The names of its layers, lowest first.
+    pub fn diff_ids(&self) -> impl Iterator<Item = Digest> {
+        self.layers.iter().map(|layer| layer.diff_id)
+    }
+
+    /// Whether it has one of these layers.
+    pub(super) fn shares(&self, layers: &HashSet<Digest>) -> bool {
+        self.diff_ids().any(|layer| layers.contains(&layer))
     }
 
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {

@@ -32,17 +32,22 @@ impl Store {
     /// of pulls that failed among them.
     fn sweep(&self) -> Result<()> {
         let named: HashSet<_> = self.names()?.into_iter().map(|n| n.digest).collect();
-        let mut kept = Vec::new();
-        for image in self.read_all("images", ImageRecord::read)? {
+        let (mut kept, mut touched) = (Vec::new(), HashSet::new());
+        for image in self.images()? {
             match named.contains(&image.digest) || self.is_in_use(&image)? {
                 true => kept.push(image),
-                false => remove_file(&self.image_path(&image.digest))?,
+                false => {
+                    self.fatten(&image)?;
+                    touched.extend(image.diff_ids());
+                    remove_file(&self.image_path(&image.digest))?;
+                }
             }
         }
         let trees = kept.iter().map(|i| i.chain_id.hex()).collect();
         let layers = kept.iter().flat_map(|i| i.layers.iter().map(|l| l.diff_id.hex())).collect();
         self.keep_only("rootfs", &trees)?;
         self.keep_only("layers", &layers)?;
+        kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {
                 delete::tree(path)?;

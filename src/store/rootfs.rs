@@ -1,6 +1,6 @@
-//! A [`Tree`] → a rootfs on the disk, out of the files that the layers staged.
+//! A [`Tree`] → a rootfs on the disk, out of the files of its layers.
 //!
-//! In: the directories of the tree, and the stages. Out: the tree at `root`. Directories are made first, then filled
+//! In: the directories of the tree, and where the files are. Out: the tree at `root`. Directories are made first, then filled
 //! with hard links by several threads, and get their modes and times last, deepest first: a directory may be closed to
 //! its owner. Every path leads through directories that were just made here, so none can be a link.
 
@@ -9,11 +9,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
-use nix::fcntl::{AtFlags, OFlag, openat};
+use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
-use nix::unistd::linkat;
 
+use super::sharing::LayerFiles;
 use crate::error::{Context, Result};
 use crate::layer::stage::{set_xattrs, time};
 use crate::layer::tree::Directory;
@@ -21,9 +21,9 @@ use crate::layer::tree::Directory;
 /// Directories that a thread takes at a time.
 const SHARE: usize = 64;
 
-/// Makes the tree at `root`, which is made as well. `stages` are the directories of staged files, lowest layer first.
+/// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first.
 /// Gives the number of extended attributes that the file system could not take.
-pub fn build(directories: &[Directory], stages: &[OwnedFd], root: &Path) -> Result<u64> {
+pub fn build(directories: &[Directory], layers: &[LayerFiles], root: &Path) -> Result<u64> {
     std::fs::create_dir(root).context(|| format!("mkdir `{}`", root.display()))?;
     let root = open_dir(nix::fcntl::AT_FDCWD, root.as_os_str().as_encoded_bytes())?;
     for directory in directories.iter().filter(|d| !d.path.is_empty()) {
@@ -35,7 +35,7 @@ pub fn build(directories: &[Directory], stages: &[OwnedFd], root: &Path) -> Resu
     thread::scope(|scope| {
         let fill_shares = || -> Result<()> {
             while let Some(share) = { next.lock().map_or(None, |mut shares| shares.next()) } {
-                share.iter().try_for_each(|directory| fill(root.as_fd(), directory, stages))?;
+                share.iter().try_for_each(|directory| fill(root.as_fd(), directory, layers))?;
             }
             Ok(())
         };
@@ -46,15 +46,13 @@ pub fn build(directories: &[Directory], stages: &[OwnedFd], root: &Path) -> Resu
 }
 
 /// Links the files of one directory into it.
-fn fill(root: BorrowedFd, directory: &Directory, stages: &[OwnedFd]) -> Result<()> {
+fn fill(root: BorrowedFd, directory: &Directory, layers: &[LayerFiles]) -> Result<()> {
     if directory.files.is_empty() {
         return Ok(());
     }
     let dir = open_dir(root, &directory.path)?;
     for (name, staged) in &directory.files {
-        let number = staged.number.to_string();
-        linkat(&stages[staged.layer], number.as_str(), &dir, name.as_slice(), AtFlags::empty())
-            .context(|| format!("{} in `{}`", shown("link", name), String::from_utf8_lossy(&directory.path)))?;
+        layers[staged.layer].link(staged.number, &dir, name).context(|| shown("fill", &directory.path))?;
     }
     Ok(())
 }
