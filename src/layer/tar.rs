@@ -238,8 +238,9 @@ impl<R: Input> Reader<R> {
         let path = long.path.or_else(|| records.get(b"path")).unwrap_or_else(|| header.path());
         let kind = header.entry_kind(&path)?;
         let has_data = kind == Kind::File;
-        let stored = records.number(b"size")?.map_or_else(|| header.size(), Ok)?;
-        self.start_data(if has_data { stored } else { 0 })?;
+        let stored = || records.number(b"size")?.map_or_else(|| header.size(), Ok);
+        // Links and directories have none, whatever their size says (as Go's archive/tar reads them).
+        self.start_data(if has_data { stored()? } else { 0 })?;
         let sparse = if has_data { self.sparse(header, &records)? } else { None };
         let entry = Entry {
             path: records.get(b"GNU.sparse.name").unwrap_or(path),
@@ -536,4 +537,195 @@ fn parse_time(text: &[u8]) -> Result<Time> {
         (true, 0) => Time { seconds: -seconds, nanos: 0 },
         (true, nanos) => Time { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// One header block, with its checksum.
+    fn header(name: &[u8], kind: u8, size: u64, change: impl FnOnce(&mut [u8; 512])) -> Vec<u8> {
+        let mut block = [0; 512];
+        block[..name.len()].copy_from_slice(name);
+        block[100..107].copy_from_slice(b"0000644");
+        block[124..135].copy_from_slice(format!("{size:011o}").as_bytes());
+        block[136..147].copy_from_slice(b"00000000012");
+        block[156] = kind;
+        block[257..263].copy_from_slice(b"ustar\0");
+        change(&mut block);
+        block[148..156].fill(b' ');
+        let sum: u32 = block.iter().map(|&b| u32::from(b)).sum();
+        block[148..155].copy_from_slice(format!("{sum:06o}\0").as_bytes());
+        block.to_vec()
+    }
+
+    fn padded(data: &[u8]) -> Vec<u8> {
+        let mut data = data.to_vec();
+        data.resize(data.len().next_multiple_of(512), 0);
+        data
+    }
+
+    fn file(name: &[u8], data: &[u8]) -> Vec<u8> {
+        [header(name, b'0', data.len() as u64, |_| {}), padded(data)].concat()
+    }
+
+    fn pax(kind: u8, records: &[(&str, &[u8])]) -> Vec<u8> {
+        let record = |(key, value): &(&str, &[u8])| {
+            let body = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
+            let length = (1..).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
+            [length.to_string().as_bytes(), &body].concat()
+        };
+        let data: Vec<u8> = records.iter().flat_map(record).collect();
+        [header(b"pax", kind, data.len() as u64, |_| {}), padded(&data)].concat()
+    }
+
+    /// Name and content of every entry, holes filled with zeroes.
+    fn read(tar: &[u8]) -> Result<Vec<(Entry, Vec<u8>)>> {
+        let (mut reader, mut all) = (Reader::new(tar), Vec::new());
+        while let Some(entry) = reader.next()? {
+            let mut content = vec![0; usize::try_from(entry.size.min(1 << 20)).unwrap()];
+            reader.data(|offset, piece| {
+                let at = usize::try_from(offset).unwrap();
+                content.get_mut(at..at + piece.len()).context(|| "out of the file")?.copy_from_slice(piece);
+                Ok(())
+            })?;
+            all.push((entry, content));
+        }
+        Ok(all)
+    }
+
+    fn only(tar: &[u8]) -> (Entry, Vec<u8>) {
+        let mut all = read(tar).unwrap();
+        assert_eq!(all.len(), 1, "{all:?}");
+        all.remove(0)
+    }
+
+    #[test]
+    fn plain_entries() {
+        let tar = [file(b"a", b"one"), header(b"d/", 0, 0, |_| {}), file(b"b", &[7; 513]), vec![0; 1024]].concat();
+        let all = read(&tar).unwrap();
+        let names: Vec<_> = all.iter().map(|(e, c)| (e.path.as_slice(), e.kind, c.len())).collect();
+        assert_eq!(names, [(&b"a"[..], Kind::File, 3), (b"d/", Kind::Dir, 0), (b"b", Kind::File, 513)]);
+        assert_eq!((all[0].0.mode, all[0].0.mtime.seconds), (0o644, 10));
+        assert_eq!(all[0].1, b"one");
+    }
+
+    #[test]
+    fn names_longer_than_a_header() {
+        let prefixed = header(b"name", b'0', 0, |b| b[345..348].copy_from_slice(b"dir"));
+        assert_eq!(only(&prefixed).0.path, b"dir/name");
+        let gnu = header(b"name", b'0', 0, |b| {
+            b[257..265].copy_from_slice(b"ustar  \0");
+            b[345..348].copy_from_slice(b"dir");
+        });
+        assert_eq!(only(&gnu).0.path, b"name");
+        let long = [b"n".repeat(300), vec![0]].concat();
+        let gnu = [header(b"././@LongLink", b'L', 301, |_| {}), padded(&long), file(b"short", b"x")].concat();
+        assert_eq!(only(&gnu).0.path, b"n".repeat(300));
+        let link = [header(b"l", b'K', 301, |_| {}), padded(&long), header(b"s", b'2', 0, |_| {})].concat();
+        assert_eq!(only(&link).0.link, b"n".repeat(300));
+        assert_eq!(only(&[pax(b'x', &[("path", b"caf\xe9")]), file(b"short", b"")].concat()).0.path, b"caf\xe9");
+    }
+
+    #[test]
+    fn pax_records_win_over_headers_and_global_ones_last() {
+        let records: &[(&str, &[u8])] =
+            &[("size", b"3"), ("mtime", b"-1.5"), ("SCHILY.xattr.user.x", b"a\n=b"), ("linkpath", b"to")];
+        let tar = [pax(b'x', records), header(b"a", b'0', 9999, |_| {}), padded(b"abc")].concat();
+        let (entry, content) = only(&tar);
+        assert_eq!((content.as_slice(), entry.mtime), (&b"abc"[..], Time { seconds: -2, nanos: 500_000_000 }));
+        assert_eq!(entry.xattrs, [(b"user.x".to_vec(), b"a\n=b".to_vec())]);
+        let global = [pax(b'g', &[("mtime", b"77")]), file(b"a", b""), pax(b'x', &[("mtime", b"5")]), file(b"b", b"")];
+        let times: Vec<_> = read(&global.concat()).unwrap().iter().map(|(e, _)| e.mtime.seconds).collect();
+        assert_eq!(times, [77, 5]);
+    }
+
+    #[test]
+    fn large_and_negative_numbers_in_base_256() {
+        let tar = header(b"a", b'5', 0, |b| {
+            b[136..148].fill(0xff);
+            b[124..136].copy_from_slice(&[0xff; 12]); // no matter, for a directory
+        });
+        assert_eq!(only(&tar).0.mtime.seconds, -1);
+        assert_eq!(parse_signed(&[0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]).unwrap(), 1 << 24);
+        assert!(parse_number(&[0xff; 12]).is_err() && parse_signed(&[0xbf; 12]).is_err());
+    }
+
+    #[test]
+    fn sparse_files_in_every_format() {
+        let want = [vec![0; 1000], b"data".to_vec(), vec![0; 1004]].concat();
+        let gnu = header(b"a", b'S', 4, |b| {
+            b[386..397].copy_from_slice(b"00000001750");
+            b[398..409].copy_from_slice(b"00000000004");
+            b[483..494].copy_from_slice(b"00000003730");
+        });
+        assert_eq!(only(&[gnu, padded(b"data")].concat()).1, want);
+        let posix0 = [("GNU.sparse.size", &b"2008"[..]), ("GNU.sparse.offset", b"1000"), ("GNU.sparse.numbytes", b"4")];
+        let posix01 = [("GNU.sparse.size", &b"2008"[..]), ("GNU.sparse.map", b"1000,4")];
+        for records in [&posix0[..], &posix01] {
+            assert_eq!(only(&[pax(b'x', records), file(b"a", b"data")].concat()).1, want);
+        }
+        let posix1 = [
+            ("GNU.sparse.major", &b"1"[..]),
+            ("GNU.sparse.minor", b"0"),
+            ("GNU.sparse.realsize", b"2008"),
+            ("GNU.sparse.name", b"real"),
+        ];
+        let data = [padded(b"1\n1000\n4\n"), b"data".to_vec()].concat();
+        let (entry, content) = only(&[pax(b'x', &posix1), file(b"GNUSparse/a", &data)].concat());
+        assert_eq!((entry.path.as_slice(), content), (&b"real"[..], want));
+    }
+
+    #[test]
+    fn sparse_maps_that_lie_are_refused() {
+        for map in ["1000,5", "5,2,4,2", "2007,4", "18446744073709551615,4", "1000", "x,4"] {
+            let records = [("GNU.sparse.size", &b"2008"[..]), ("GNU.sparse.map", map.as_bytes())];
+            assert!(read(&[pax(b'x', &records), file(b"a", b"data")].concat()).is_err(), "{map}");
+        }
+        let posix1 = [("GNU.sparse.major", &b"1"[..]), ("GNU.sparse.realsize", b"2008")];
+        for data in [&b"1\n0\n99999"[..], b"999999999\n", b"1\n", b""] {
+            assert!(read(&[pax(b'x', &posix1), file(b"a", data)].concat()).is_err());
+        }
+    }
+
+    #[test]
+    fn what_is_cut_or_damaged_is_an_error() {
+        let tar = [file(b"a", b"one"), vec![0; 1024]].concat();
+        assert!(read(&tar[..512]).is_err() && read(&tar[..300]).is_err());
+        assert!(read(&tar[..1024]).is_ok(), "two blocks of zeroes are not asked for");
+        let mut damaged = tar.clone();
+        damaged[0] = b'b';
+        assert!(read(&damaged).is_err());
+        assert!(read(&[vec![0; 512], file(b"a", b"")].concat()).is_err(), "hidden behind the end");
+        assert!(read(&header(b"a", b'?', 0, |_| {})).is_err());
+        assert!(read(&[pax(b'x', &[("path", b"a\0b")]), file(b"a", b"")].concat()).is_err());
+    }
+
+    #[test]
+    fn huge_extension_headers_cost_no_memory() {
+        for kind in [b'x', b'g', b'L', b'K'] {
+            let error = read(&header(b"a", kind, 1 << 30, |_| {})).unwrap_err();
+            assert!(format!("{error:#}").contains("header extension of 1073741824 bytes"), "{error:#}");
+        }
+    }
+
+    proptest! {
+        /// Errors are fine, panics and endless loops are not.
+        #[test]
+        fn any_bytes_are_read_or_refused(seed in any::<u64>(), flips in prop::collection::vec((0..4096_usize, any::<u8>()), 0..12)) {
+            let kinds = [b'0', b'x', b'S', b'L', b'g', b'5', b'1', b'2'];
+            let mut tar = Vec::new();
+            for i in 0..4 {
+                let kind = kinds[(seed >> (8 * i)) as usize % kinds.len()];
+                tar.extend(header(b"name", kind, (seed >> i) % 600, |_| {}));
+                tar.extend(padded(&seed.to_le_bytes().repeat(75)[..((seed >> i) % 600) as usize]));
+            }
+            for (at, byte) in flips {
+                if let Some(b) = tar.get_mut(at) { *b = byte; }
+            }
+            let _ = read(&tar);
+            let _ = Records::parse(&tar);
+        }
+    }
 }

@@ -269,3 +269,122 @@ fn next_name<'p>(path: &'p [u8], at: &mut usize) -> Option<&'p [u8]> {
     *at = start + length;
     Some(&path[start..*at])
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layer::change::Name;
+    use crate::layer::tar::Time;
+
+    /// A layer from lines such as `d a`, `f a/b`, `l a/c -> b`, `h a/d -> a/b`, `w a/b`, `o a`.
+    fn layer(lines: &[&str]) -> Index {
+        let change = |(number, line): (usize, &&str)| {
+            let number = number as u64;
+            let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let (path, target) = rest.split_once(" -> ").unwrap_or((rest, ""));
+            let what = match kind {
+                "d" => What::Dir(Attributes { mode: 0o700, mtime: Time::default(), xattrs: Vec::new() }),
+                "f" => What::File { number },
+                "l" => What::Symlink { number, target: target.into() },
+                "h" => What::HardLink { target: target.into() },
+                "w" => What::Whiteout,
+                "o" => What::Opaque,
+                _ => What::Device,
+            };
+            let Name::Plain(path) = Name::parse(path.as_bytes()).unwrap() else { panic!("{path}") };
+            Change { path, what }
+        };
+        Index { changes: lines.iter().enumerate().map(change).collect(), bytes: 0 }
+    }
+
+    /// `path` of directories, with `+` if an entry named them, and `path=LAYER.NUMBER` of files, sorted.
+    fn listed(layers: &[&[&str]]) -> Result<Vec<String>> {
+        let indexes: Vec<_> = layers.iter().map(|lines| layer(lines)).collect();
+        let mut all = Vec::new();
+        for dir in Tree::of(&indexes)?.directories()? {
+            let path = String::from_utf8(dir.path).unwrap();
+            for (name, staged) in dir.files {
+                let name = String::from_utf8(name).unwrap();
+                let joined = if path.is_empty() { name } else { format!("{path}/{name}") };
+                all.push(format!("{joined}={}.{}", staged.layer, staged.number));
+            }
+            all.push(if dir.attributes.mode == 0o700 { format!("{path}+") } else { path });
+        }
+        all.sort();
+        Ok(all)
+    }
+
+    #[track_caller]
+    fn check(layers: &[&[&str]], want: &[&str]) {
+        let mut want = want.to_vec();
+        want.sort_unstable();
+        assert_eq!(listed(layers).unwrap(), want);
+    }
+
+    #[test]
+    fn later_layers_add_and_replace() {
+        check(
+            &[&["d a", "f a/x", "f a/y"], &["f a/y", "f b/c/z"]],
+            &["", "a+", "a/x=0.1", "a/y=1.0", "b", "b/c", "b/c/z=1.1"],
+        );
+    }
+
+    #[test]
+    fn whiteouts_concern_only_what_is_below_wherever_they_stand() {
+        check(&[&["f a/x", "f b"], &["f a/new", "w a", "w b", "w never"]], &["", "a", "a/new=1.0"]);
+        check(&[&["f a/x"], &["d a", "f a/y", "o a"]], &["", "a+", "a/y=1.1"]);
+        check(&[&["f a/x", "f y"], &["o ", "f z"]], &["", "z=1.1"]);
+    }
+
+    #[test]
+    fn types_change() {
+        check(&[&["f a", "d b", "f b/x"], &["d a", "f b"]], &["", "a+", "b=1.1"]);
+        check(&[&["l a -> b", "d b", "f b/x"], &["d a", "f a/y"]], &["", "a+", "a/y=1.1", "b+", "b/x=0.2"]);
+        check(&[&["d a", "f a/x"], &["l a -> b"]], &["", "a=1.0"]);
+        check(&[&["f a"], &["n a"]], &[""]);
+    }
+
+    #[test]
+    fn parents_are_found_through_links_and_never_outside() {
+        let below: &[&str] = &["d real", "l rel -> real", "l abs -> /real", "l up -> ../../real", "l far -> rel"];
+        let links = ["abs=0.2", "far=0.4", "rel=0.1", "up=0.3"];
+        let with = |names: &[&'static str]| [&links[..], &["", "real+"], names].concat();
+        check(
+            &[below, &["f rel/a", "f abs/b", "f up/c", "f far/d"]],
+            &with(&["real/a=1.0", "real/b=1.1", "real/c=1.2", "real/d=1.3"]),
+        );
+        check(&[below, &["f ../../x", "f real/../y", "f abs/../z"]], &with(&["x=1.0", "y=1.1", "z=1.2"]));
+        check(&[&["l gone -> no/where"], &["f gone/x"]], &["", "gone=0.0", "no", "no/where", "no/where/x=1.0"]);
+    }
+
+    #[test]
+    fn whiteouts_follow_links_but_not_through_a_directory_of_their_own_layer() {
+        check(&[&["f real/x", "l a -> real"], &["w a/x"]], &["", "real", "a=0.1"]);
+        check(&[&["f real/x", "l a -> real"], &["d a", "w a/x", "o a"]], &["", "a+", "real", "real/x=0.0"]);
+    }
+
+    #[test]
+    fn hard_links_share_one_file_even_when_its_first_name_goes() {
+        check(&[&["f a", "h b -> a"], &["w a", "h c -> b"]], &["", "b=0.0", "c=0.0"]);
+        check(&[&["l s -> x", "h t -> s"]], &["", "s=0.0", "t=0.0"]);
+        check(&[&["f a", "h b -> a", "f a"]], &["", "a=0.2", "b=0.0"]);
+        for bad in [&["h b -> a"][..], &["d a", "h b -> a"], &["h b -> ../etc/shadow"]] {
+            assert!(listed(&[bad]).is_err(), "{bad:?}");
+        }
+        assert!(listed(&[&["f a"], &["w a", "h b -> a"]]).is_err());
+    }
+
+    #[test]
+    fn loops_and_paths_without_end_are_refused() {
+        assert!(listed(&[&["l a -> b", "l b -> a", "f a/x"]]).is_err());
+        let deep = "n/".repeat(2000);
+        assert!(listed(&[&[&format!("d {deep}"), &format!("l s -> {deep}"), &format!("d s/{deep}")]]).is_err());
+        assert!(listed(&[&["f .."]]).is_err());
+    }
+
+    #[test]
+    fn a_layer_may_come_twice() {
+        let a: &[&str] = &["f x"];
+        check(&[a, &["w x"], a], &["", "x=2.0"]);
+    }
+}
