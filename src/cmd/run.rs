@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::inroot::Root;
 use crate::launch::{self, fds::Inherited};
+use crate::output;
 use crate::plan::user::Accounts;
 use crate::plan::{self, ImageFacts, Inputs, Plan};
 use crate::reference::ImageRef;
@@ -20,6 +21,11 @@ const MAX_ACCOUNTS: u64 = 16 << 20;
 /// Runs a command in an image and gives its exit status.
 pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
     let (plan, _held) = plan(args)?;
+    if args.dry_run {
+        output::facts(&plan::explain::human(&plan))?;
+        return Ok(0);
+    }
+    plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
     launch::launch(&plan, inherited)
 }
 
