@@ -9,7 +9,13 @@ use crate::image::Platform;
 
 /// Run a command in an OCI image, with the host's GPUs, as an ordinary user
 #[derive(Debug, Parser)]
-#[command(name = "gpurun", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(
+    name = "gpurun",
+    version,
+    args_override_self = true,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 #[command(after_help = "Exit status: the command's own; 128+N when signal N ended it; 125 gpurun could not start it, \
                         126 found but not executable, 127 not found.")]
 pub struct Cli {
@@ -163,6 +169,9 @@ pub struct RunArgs {
     /// Replace the image's entrypoint; an empty one removes it
     #[arg(long, env = "GPURUN_ENTRYPOINT", value_name = "CMD")]
     pub entrypoint: Option<OsString>,
+    /// Signal that the workload gets when gpurun gets SIGTERM
+    #[arg(long, env = "GPURUN_STOP_SIGNAL", value_name = "SIGNAL")]
+    pub stop_signal: Option<String>,
     /// Make the root file system read-only
     #[arg(long, env = "GPURUN_READ_ONLY")]
     pub read_only: bool,
@@ -184,6 +193,9 @@ pub struct RunArgs {
     /// Set a resource limit: NAME=SOFT[:HARD]
     #[arg(long, env = "GPURUN_ULIMIT", value_name = "LIMIT")]
     pub ulimit: Vec<String>,
+    /// Print what would run and why, and start nothing
+    #[arg(long)]
+    pub dry_run: bool,
     /// Accepted as Docker has it: a terminal is used when stdin and stdout are one
     #[arg(short, long, hide = true)]
     pub tty: bool,

@@ -8,6 +8,15 @@ use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+/// What containers' runtimes mask, by the lists of runc, LXC and systemd-nspawn. One of them exists on every kernel.
+const MASKED: &[&str] =
+    &["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/proc/scsi", "/proc/cpuinfo", "/proc/kallsyms"];
+
+/// What shows a driver.
+const DRIVER: &[&str] = &["/proc/driver/nvidia/version", "/dev/nvidiactl"];
+
 /// The caller and the machine, as plan needs to know them.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -31,6 +40,10 @@ pub struct Host {
     pub has_resolv_conf: bool,
     /// Whether there is an /etc/hosts.
     pub has_hosts: bool,
+    /// Whether something covers a part of /proc: then the kernel refuses new ones (`mount_too_revealing`).
+    pub proc_masked: bool,
+    /// Whether there is an NVIDIA driver.
+    pub has_driver: bool,
 }
 
 impl Host {
@@ -52,6 +65,8 @@ impl Host {
             has_shm: Path::new("/dev/shm").is_dir(),
             has_resolv_conf: Path::new("/etc/resolv.conf").is_file(),
             has_hosts: Path::new("/etc/hosts").is_file(),
+            proc_masked: proc_masked(),
+            has_driver: DRIVER.iter().any(|path| Path::new(path).exists()),
         }
     }
 
@@ -69,6 +84,8 @@ impl Host {
             has_shm: true,
             has_resolv_conf: true,
             has_hosts: true,
+            proc_masked: false,
+            has_driver: false,
         }
     }
 
@@ -76,6 +93,14 @@ impl Host {
     pub fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_os_str())
     }
+}
+
+/// Whether a container runtime around us has mounted something over what it hides, or made a part read-only.
+fn proc_masked() -> bool {
+    let device = |path: &str| nix::sys::stat::stat(path).ok().map(|stat| stat.st_dev);
+    let covered = MASKED.iter().any(|path| device(path).is_some_and(|d| Some(d) != device("/proc")));
+    let read_only = |path| statvfs(path).is_ok_and(|s| s.flags().contains(FsFlags::ST_RDONLY));
+    covered || read_only("/proc/sys")
 }
 
 /// Name and home of `uid` in a passwd file.

@@ -15,6 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
 
 use crate::error::{Context, Error, Result};
 
@@ -80,7 +81,8 @@ impl Root {
         Ok(dir)
     }
 
-    /// The file at `path`, made empty if it is not there, opened only to be named.
+    /// The file at `path`, made empty if it is not there, opened only to be named. A link that leads nowhere makes way:
+    /// distributions have one at /etc/resolv.conf.
     pub fn make_file(&self, path: &Path) -> Result<OwnedFd> {
         let what = || format!("make the file `{}` in the container", path.display());
         match self.open_at(path, OFlag::O_PATH) {
@@ -117,6 +119,10 @@ impl Root {
     fn create(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
         let parent = self.make_dir(path.parent().unwrap_or(Path::new("/")))?;
         let name = path.file_name().context(|| "it has no file name")?;
+        if self.is_symlink(path)? {
+            let flags = UnlinkatFlags::NoRemoveDir;
+            unlinkat(&parent, name, flags).context(|| format!("unlink `{}`", path.display()))?;
+        }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         openat(&parent, name, flags, mode).context(|| format!("create `{}`", path.display()))
     }

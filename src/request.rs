@@ -11,12 +11,29 @@ use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::plan::env::{self, Rule};
+use crate::plan::gpus::Gpus;
 
 /// The largest env file that is read.
 const MAX_ENV_FILE: u64 = 16 << 20;
 
 /// Targets that gpurun itself fills: what is mounted there must be what the workload expects of them.
-const RESERVED: &[&str] = &["/", "/dev", "/proc", "/sys", "/dev/pts", "/dev/null"];
+const RESERVED: &[&str] = &[
+    "/",
+    "/dev",
+    "/sys",
+    "/dev/pts",
+    "/dev/ptmx",
+    "/dev/null",
+    "/dev/zero",
+    "/dev/full",
+    "/dev/random",
+    "/dev/urandom",
+    "/dev/tty",
+    "/dev/fd",
+    "/dev/stdin",
+    "/dev/stdout",
+    "/dev/stderr",
+];
 
 /// All options of one run.
 #[derive(Clone, Debug)]
@@ -33,6 +50,10 @@ pub struct Request {
     pub user: Option<String>,
     /// `--root`
     pub root: bool,
+    /// `--stop-signal`
+    pub stop_signal: Option<String>,
+    /// `--gpus`
+    pub gpus: Gpus,
     /// `--entrypoint`; empty to remove the image's.
     pub entrypoint: Option<OsString>,
     /// Command and arguments.
@@ -108,6 +129,8 @@ impl Request {
             workdir: if args.here { Some(current_dir(host, "--here")?) } else { args.workdir.clone() },
             user: args.user.clone(),
             root: args.root,
+            stop_signal: args.stop_signal.clone(),
+            gpus: Gpus::parse(args.gpus.as_deref()),
             entrypoint: args.entrypoint.clone(),
             command: without_dashes(&args.command),
             read_only: args.read_only,
@@ -201,9 +224,9 @@ fn check_target(target: &Path) -> Result<()> {
         return Err(Error::new(format!("the mount target `{shown}` has `..` in it")));
     }
     let plain: PathBuf = target.components().collect();
-    if RESERVED.iter().any(|r| plain == Path::new(r)) {
+    if plain.starts_with("/proc") || RESERVED.iter().any(|r| plain == Path::new(r)) {
         return Err(Error::new(format!("`{shown}` cannot be mounted over: gpurun fills it itself"))
-            .hint("mount a path below it, or another one"));
+            .hint("choose another target"));
     }
     Ok(())
 }
@@ -409,7 +432,7 @@ mod tests {
 
     #[test]
     fn targets_are_absolute_and_not_gpuruns_own() {
-        for target in ["b", "/a/../b", "/", "/dev", "/proc/", "//sys", ""] {
+        for target in ["b", "/a/../b", "/", "/dev", "/proc/", "/proc/x", "//sys", ""] {
             assert!(check_target(Path::new(target)).is_err(), "{target}");
         }
         for target in ["/b", "/dev/x", "/proc2", "/sys/x"] {

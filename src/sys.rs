@@ -136,6 +136,35 @@ pub fn move_mount(mount: BorrowedFd, target: BorrowedFd) -> Result<()> {
         .context(|| "move_mount")
 }
 
+/// Sends a signal of any number to a process, or to a process group by its negative number (kill(2)).
+pub fn kill(pid: nix::unistd::Pid, signal: i32) -> nix::Result<()> {
+    // SAFETY: plain integers.
+    Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop)
+}
+
+/// What became of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It ended, with this status or, by signal N, 128+N.
+    Ended(i32),
+    /// It was stopped.
+    Stopped,
+}
+
+/// Waits for any child (waitpid(2)); `None` if `WNOHANG` is among the options and nothing has changed. nix's own knows
+/// no real-time signals.
+pub fn wait_any(options: i32) -> nix::Result<Option<(nix::unistd::Pid, Change)>> {
+    let mut status = 0;
+    // SAFETY: the pointer is valid for the call.
+    let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, options) })?;
+    let change = match () {
+        () if libc::WIFSTOPPED(status) => Change::Stopped,
+        () if libc::WIFSIGNALED(status) => Change::Ended(128 + libc::WTERMSIG(status)),
+        () => Change::Ended(libc::WEXITSTATUS(status)),
+    };
+    Ok((pid > 0).then(|| (nix::unistd::Pid::from_raw(pid), change)))
+}
+
 /// Sends `signal` to `pid` with a value that the receiver's `siginfo` shows (sigqueue(3)).
 pub fn sigqueue(pid: nix::unistd::Pid, signal: i32, value: usize) -> nix::Result<()> {
     let value = libc::sigval { sival_ptr: value as *mut libc::c_void };
@@ -186,6 +215,13 @@ pub fn window_size(fd: BorrowedFd) -> nix::Result<WindowSize> {
 pub fn set_window_size(fd: BorrowedFd, size: &WindowSize) -> nix::Result<()> {
     // SAFETY: the ioctl reads a winsize.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, &raw const *size) }).map(drop)
+}
+
+/// The other end of a pseudo terminal's master, wherever it is mounted (TIOCGPTPEER).
+pub fn peer(master: BorrowedFd) -> Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
+    // SAFETY: plain integers.
+    fd(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into()).context(|| "ioctl TIOCGPTPEER")
 }
 
 /// A descriptor sent over a socket (SCM_RIGHTS).

@@ -4,6 +4,7 @@ mod explain;
 mod generate;
 mod hello;
 mod images;
+mod refused;
 mod run;
 
 use clap::Parser;
@@ -23,7 +24,7 @@ use crate::store::Store;
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(usage) => return print_usage(&usage),
+        Err(usage) => return refused::reason(&usage).map_or_else(|| print_usage(&usage), Err),
     };
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(&args, inherited),

@@ -13,6 +13,7 @@ use crate::host::Host;
 use crate::image::Digest;
 use crate::inroot::Root;
 use crate::launch::{self, fds::Inherited};
+use crate::output;
 use crate::plan::user::Accounts;
 use crate::plan::{self, ImageFacts, Inputs, Plan};
 use crate::reference::ImageRef;
@@ -33,6 +34,11 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
         return again(&digest);
     }
     let plan = build(&host, &request, &image)?;
+    if args.dry_run {
+        output::facts(&plan::explain::human(&plan))?;
+        return Ok(0);
+    }
+    plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
     launch::launch(&plan, inherited)
 }
 

@@ -22,7 +22,6 @@ use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, Exec
 use super::rootfs::SCRATCH;
 use super::workload::Workload;
 use crate::error::{Context, Error, Result};
-use crate::plan::mounts::What;
 use crate::plan::{NamespaceKind, Plan};
 
 /// The first descriptor that is not a standard stream.
@@ -87,10 +86,7 @@ pub(crate) fn init(plan: &Plan, rootfs: &Path, workload: Workload, console: Opti
 /// directory and environment, which need not be UTF-8, are the workload's own business.
 fn share_of(plan: &Plan) -> Result<Spec> {
     let mut spec = crate::plan::spec::render(plan)?;
-    let proc = plan.mounts.iter().find(|m| m.what == What::Proc).map(|m| m.target.clone());
-    spec.set_mounts(
-        spec.mounts().clone().map(|all| all.into_iter().filter(|m| Some(m.destination()) == proc.as_ref()).collect()),
-    );
+    spec.set_mounts(None);
     if let Some(process) = spec.process_mut() {
         process.set_cwd("/".into());
         // Without HOME it would look one up in the image, through NSS, with privileges.

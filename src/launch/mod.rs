@@ -30,7 +30,7 @@ use std::os::fd::OwnedFd;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use crate::error::{Context, Result};
-use crate::plan::{NamespaceKind, Plan};
+use crate::plan::Plan;
 use crate::sys::{self, Fork};
 use fds::Inherited;
 use workload::{Surroundings, Workload};
@@ -48,17 +48,17 @@ pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
     let around =
         Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited: inherited.highest };
     let workload = Workload::new(&plan.process, around)?;
-    libcontainer::unshare(NamespaceKind::User).map_err(namespaces::explain_blocked)?;
-    namespaces::write_maps(&plan.user).map_err(namespaces::explain_blocked)?;
-    if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid) {
-        libcontainer::unshare(NamespaceKind::Pid)?;
-    }
+    namespaces::enter(plan).map_err(namespaces::explain_blocked)?;
     match sys::fork()? {
-        Fork::Child => init::run(plan, workload, console.as_ref().map(|(_, childs)| childs)),
+        Fork::Child => {
+            // The lifeline hangs up only when the supervisor's end is the last.
+            drop(lifeline);
+            init::run(plan, workload, console.map(|(_, childs)| childs).as_ref())
+        }
         Fork::Parent(child) => {
             drop(workload);
             let console = console.map(|(ours, _)| ours);
-            supervise::run(child, reader, &lifeline, console, plan.process.stop_signal)
+            supervise::run(child, reader, &lifeline, console)
         }
     }
 }

@@ -1,13 +1,26 @@
-//! The user namespace's id maps, and why one could not be made. Runs in the supervisor, single-threaded.
+//! The user and PID namespaces, the id maps, and why they could not be made. Runs in the supervisor, single-threaded.
 
 use std::fs;
 
+use super::libcontainer;
 use crate::error::{Context, Error, Result};
 use crate::plan::user::Ids;
+use crate::plan::{NamespaceKind, Plan};
+
+/// Makes the namespaces that are made before the fork: the user's, and the one that the child is PID 1 of. Where a
+/// security module lets everybody make the first but not use it, the second is refused.
+pub(super) fn enter(plan: &Plan) -> Result<()> {
+    libcontainer::unshare(NamespaceKind::User)?;
+    write_maps(&plan.user)?;
+    match plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid) {
+        true => libcontainer::unshare(NamespaceKind::Pid),
+        false => Ok(()),
+    }
+}
 
 /// Maps the one id inside to the caller's outside (user_namespaces(7): an unprivileged process must give up setgroups
 /// before it may write a gid map).
-pub(crate) fn write_maps(ids: &Ids) -> Result<()> {
+fn write_maps(ids: &Ids) -> Result<()> {
     let write = |file: &str, text: String| {
         fs::write(format!("/proc/self/{file}"), &text).context(|| format!("write `{text}` to `/proc/self/{file}`"))
     };

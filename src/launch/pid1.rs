@@ -2,7 +2,7 @@
 //!
 //! In: the workload, and signals from the supervisor. Out: the workload's exit status as its own. It holds none of the
 //! caller's streams open, and no memory of it can be read from inside. Without a PID namespace it is an ordinary
-//! process that adopts the workload's orphans.
+//! process that adopts the workload's orphans, and ends them itself.
 
 use std::convert::Infallible;
 use std::os::fd::{AsFd, AsRawFd};
@@ -10,28 +10,38 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
-use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::sys::signal::{SigSet, Signal};
+use nix::unistd::{Pid, getpid};
 
 use super::workload::Workload;
 use super::{STOPPED, signals};
 use crate::error::{Context, Error, Result};
-use crate::sys::{self, Fork};
+use crate::sys::{self, Change, Fork};
+
+/// Sent by the kernel when the supervisor is gone, where no PID namespace would end the workload with us.
+const ABANDONED: Signal = Signal::SIGALRM;
 
 /// Forks the workload and stays until it ends.
 pub(super) fn run(workload: &Workload) -> Result<Infallible> {
-    die_with_supervisor(workload)?;
+    let mut set = signals::waited_for();
+    set.add(ABANDONED);
+    set.thread_block().context(|| "block signals")?;
+    end_with_supervisor(workload, if is_init() { Signal::SIGKILL } else { ABANDONED })?;
     prctl::set_child_subreaper(true).context(|| "prctl PR_SET_CHILD_SUBREAPER")?;
     match sys::fork_again().context(|| "fork the workload")? {
         Fork::Child => become_workload(workload),
-        Fork::Parent(child) => reap(child, workload),
+        Fork::Parent(child) => reap(child, workload, &set),
     }
+}
+
+/// Whether we are PID 1, with which the kernel ends all others.
+fn is_init() -> bool {
+    getpid().as_raw() == 1
 }
 
 fn become_workload(workload: &Workload) -> Result<Infallible> {
     // Matters without a PID namespace, where nothing else ends the workload when gpurun is killed.
-    let failure = die_with_supervisor(workload).err().unwrap_or_else(|| {
+    let failure = end_with_supervisor(workload, Signal::SIGKILL).err().unwrap_or_else(|| {
         let Err(error) = workload.exec();
         error
     });
@@ -40,9 +50,9 @@ fn become_workload(workload: &Workload) -> Result<Infallible> {
 }
 
 /// A parent outside the PID namespace cannot be named, so whether it is alive is asked of the lifeline.
-fn die_with_supervisor(workload: &Workload) -> Result<()> {
+fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
     prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
-    prctl::set_pdeathsig(Signal::SIGKILL).context(|| "prctl PR_SET_PDEATHSIG")?;
+    prctl::set_pdeathsig(signal).context(|| "prctl PR_SET_PDEATHSIG")?;
     let mut fds = [PollFd::new(workload.lifeline.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).context(|| "poll the lifeline")?;
     match fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)) {
@@ -51,39 +61,52 @@ fn die_with_supervisor(workload: &Workload) -> Result<()> {
     }
 }
 
-fn reap(child: Pid, workload: &Workload) -> ! {
+fn reap(child: Pid, workload: &Workload, set: &SigSet) -> ! {
     let lifeline = workload.lifeline.as_raw_fd();
     let _ = sys::close_all_but(lifeline); // nothing is left to tell a failure to
-    let set = signals::waited_for();
     loop {
-        match sys::sigwait(&set) {
+        match sys::sigwait(set) {
             Ok(signal) if signal.number == libc::SIGCHLD => wait_for_children(child, workload),
-            Ok(signal) => forward(child, &signal),
+            Ok(signal) if signal.number == ABANDONED as i32 => end(128 + libc::SIGKILL),
+            Ok(signal) => forward(child, &signal, workload.stop_signal),
             Err(Errno::EINTR) => {}
-            Err(_) => sys::exit_now(125),
+            Err(_) => end(125),
         }
     }
 }
 
-/// The workload may be gone already: then its end is the next signal.
-fn forward(child: Pid, signal: &sys::Signal) {
+/// Hands a signal on, SIGTERM as the image's stop signal. The workload may be gone already: then its end is the next
+/// signal.
+fn forward(child: Pid, signal: &sys::Signal, stop_signal: i32) {
     let target = if signal.value == signals::TO_GROUP { Pid::from_raw(-child.as_raw()) } else { child };
-    if let Ok(number) = Signal::try_from(signal.number) {
-        let _ = kill(target, number);
-    }
+    let number = if signal.number == libc::SIGTERM { stop_signal } else { signal.number };
+    let _ = sys::kill(target, number);
 }
 
 fn wait_for_children(child: Pid, workload: &Workload) {
     loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED)) {
-            Ok(WaitStatus::Exited(pid, status)) if pid == child => sys::exit_now(status),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == child => sys::exit_now(128 + signal as i32),
-            Ok(WaitStatus::Stopped(pid, _)) if pid == child => {
+        match sys::wait_any(libc::WNOHANG | libc::WUNTRACED) {
+            Ok(Some((pid, Change::Ended(status)))) if pid == child => end(status),
+            Ok(Some((pid, Change::Stopped))) if pid == child => {
                 let _ = nix::unistd::write(&workload.lifeline, &[STOPPED]); // the supervisor may be ending
             }
-            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return,
+            Ok(None) | Err(Errno::ECHILD) => return,
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => sys::exit_now(125),
+            Err(_) => end(125),
         }
     }
+}
+
+/// Ends, and everything that the workload has started with it.
+fn end(status: i32) -> ! {
+    while !is_init() && end_children() {}
+    sys::exit_now(status)
+}
+
+/// Kills our children, and waits for one of them: its own are ours then. False if there was none.
+fn end_children() -> bool {
+    let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+    let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+    let killed = children.map(|pid| sys::kill(Pid::from_raw(pid), libc::SIGKILL)).filter(nix::Result::is_ok).count();
+    killed > 0 && sys::wait_any(0).is_ok()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::mount::{MsFlags, mount};
-use nix::sys::stat::{Mode, fstat, mkdirat};
+use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::unistd::{chdir, fchdir};
 
 use crate::error::{Context, Error, Result};
@@ -27,6 +27,14 @@ pub(crate) const SCRATCH: &str = "/tmp";
 pub(crate) fn build(plan: &Plan) -> Result<PathBuf> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context(|| "make all mounts private")?;
+    let before = umask(Mode::empty()); // modes are to be what is asked for
+    let root = assemble(plan)?;
+    umask(before);
+    chdir("/").context(|| "chdir `/`")?;
+    Ok(root)
+}
+
+fn assemble(plan: &Plan) -> Result<PathBuf> {
     let lower = open_lower(&plan.rootfs.lower)?;
     let sources = plan.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
     let scratch = tmpfs(None, 0o700)?;
@@ -43,7 +51,6 @@ pub(crate) fn build(plan: &Plan) -> Result<PathBuf> {
     for directory in &plan.directories {
         root.make_dir(&directory.path)?;
     }
-    chdir("/").context(|| "chdir `/`")?;
     Ok(path)
 }
 
@@ -89,13 +96,13 @@ fn overlay(lower: &OwnedFd, scratch: &OwnedFd, path: &Path) -> Result<Root> {
     Root::open(path)
 }
 
-/// Mounts one entry of the plan; /proc is left to libcontainer, since only PID 1 can mount its own.
+/// Mounts one entry of the plan.
 fn mount_on(root: &Root, mount: &Mount, source: Option<&OwnedFd>) -> Result<()> {
     let new = match &mount.what {
-        What::Proc => return refuse_link(root, mount),
         What::Bind { .. } => None,
         What::Tmpfs { size, mode } => Some(tmpfs(*size, *mode)?),
         What::Devpts => Some(devpts()?),
+        What::Proc => Some(proc()?),
     };
     refuse_link(root, mount)?;
     let tree = new.as_ref().or(source).context(|| "it has no source")?;
@@ -126,6 +133,13 @@ fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
 fn devpts() -> Result<OwnedFd> {
     let options = [(c"newinstance", None), (c"ptmxmode", Some(c"0666")), (c"mode", Some(c"0620"))];
     sys::fsmount(c"devpts", &options, MountAttr::NOSUID.with(MountAttr::NOEXEC, true))
+}
+
+/// Of the PID namespace that we are the first process of.
+fn proc() -> Result<OwnedFd> {
+    let attr = MountAttr::NOSUID.with(MountAttr::NODEV, true).with(MountAttr::NOEXEC, true);
+    sys::fsmount(c"proc", &[], attr)
+        .map_err(|e| e.hint("something covers a part of /proc around us: `--pid host` takes it as it is"))
 }
 
 fn number(digits: String) -> CString {

@@ -15,14 +15,8 @@ use crate::error::{Context, Error, Result};
 use crate::sys;
 
 /// Stays with the launched process until it ends.
-pub(super) fn run(
-    child: Pid,
-    started: status::Reader,
-    lifeline: &OwnedFd,
-    console: Option<OwnedFd>,
-    stop_signal: i32,
-) -> Result<u8> {
-    let supervisor = Supervisor { child, stop_signal };
+pub(super) fn run(child: Pid, started: status::Reader, lifeline: &OwnedFd, console: Option<OwnedFd>) -> Result<u8> {
+    let supervisor = Supervisor { child };
     if let Err(failure) = started.wait() {
         waitpid(child, None).context(|| format!("wait for process {child}"))?;
         return Err(failure);
@@ -36,7 +30,6 @@ pub(super) fn run(
 /// The launched process, and how it is told things.
 pub(super) struct Supervisor {
     child: Pid,
-    stop_signal: i32,
 }
 
 impl Supervisor {
@@ -66,13 +59,12 @@ impl Supervisor {
     }
 
     /// Hands a signal on; one that a terminal's key made goes to the workload's whole process group, as it would
-    /// without gpurun. SIGTERM becomes the image's stop signal.
+    /// without gpurun.
     pub(super) fn forward(&self, number: i32, to_group: bool) -> Result<()> {
-        let sent = if number == libc::SIGTERM { self.stop_signal } else { number };
         let value = if to_group || number == libc::SIGCONT { signals::TO_GROUP } else { 0 };
-        match sys::sigqueue(self.child, sent, value) {
+        match sys::sigqueue(self.child, number, value) {
             Ok(()) | Err(Errno::ESRCH) => {}
-            Err(e) => return Err(e).context(|| format!("send signal {sent} to process {}", self.child)),
+            Err(e) => return Err(e).context(|| format!("send signal {number} to process {}", self.child)),
         }
         if number == libc::SIGTSTP {
             stop_self()?;

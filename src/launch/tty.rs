@@ -25,7 +25,8 @@ const CHUNK: usize = 16 << 10;
 pub(super) fn relay(supervisor: &Supervisor, console: OwnedFd, lifeline: &OwnedFd) -> Result<u8> {
     let master = receive_master(&console)?;
     drop(console);
-    let mut terminal = Terminal { modes: Modes::take()?, master, typed: Vec::new() };
+    let peer = sys::peer(master.as_fd())?;
+    let mut terminal = Terminal { modes: Modes::take()?, master, _peer: peer, typed: Vec::new(), gone: false };
     let flags = SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK;
     let signals = SignalFd::with_flags(&signals::waited_for(), flags).context(|| "signalfd")?;
     terminal.resume()?;
@@ -68,6 +69,10 @@ fn workload_stopped(lifeline: &OwnedFd) -> Result<bool> {
 struct Terminal {
     modes: Modes,
     master: OwnedFd,
+    /// Keeps the master from hanging up, which poll would report for ever, when no process of the workload holds it.
+    _peer: OwnedFd,
+    /// Whether the caller's terminal hung up: nothing more can be read from it.
+    gone: bool,
     /// Typed, and not yet taken by the workload's terminal.
     typed: Vec<u8>,
 }
@@ -85,23 +90,25 @@ impl Terminal {
     /// all in the background.
     fn wait(&self, signals: &SignalFd, lifeline: &OwnedFd) -> Result<Ready> {
         let wanted = |on: bool, flag: PollFlags| if on { flag } else { PollFlags::empty() };
-        let input = self.typed.is_empty() && self.modes.raw;
-        let mut fds = [
+        let input = self.typed.is_empty() && self.modes.raw && !self.gone;
+        let mut fds = vec![
             PollFd::new(signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(lifeline.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.master.as_fd(), PollFlags::POLLIN | wanted(!self.typed.is_empty(), PollFlags::POLLOUT)),
-            PollFd::new(sys::stdio(0), wanted(input, PollFlags::POLLIN)),
         ];
+        if input {
+            fds.push(PollFd::new(sys::stdio(0), PollFlags::POLLIN));
+        }
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(e) => return Err(e).context(|| "poll the terminal"),
         }
-        let is = |i: usize, flag: PollFlags| fds[i].revents().is_some_and(|r| r.intersects(flag));
+        let is = |i: usize, flag: PollFlags| fds.get(i).and_then(PollFd::revents).is_some_and(|r| r.intersects(flag));
         Ok(Ready {
             signal: is(0, PollFlags::POLLIN),
             stopped: is(1, PollFlags::POLLIN),
             output: is(2, PollFlags::POLLIN),
-            input: input && is(3, PollFlags::POLLIN | PollFlags::POLLHUP),
+            input: is(3, PollFlags::POLLIN | PollFlags::POLLHUP),
         })
     }
 
@@ -119,8 +126,9 @@ impl Terminal {
     fn take_input(&mut self) -> Result<()> {
         let mut buffer = [0; CHUNK];
         match read(sys::stdio(0), &mut buffer) {
+            Ok(0) | Err(Errno::EIO) => self.gone = true,
             Ok(n) => self.typed.extend_from_slice(&buffer[..n]),
-            Err(Errno::EINTR | Errno::EAGAIN | Errno::EIO) => {} // EIO: the caller's terminal is gone, SIGHUP follows
+            Err(Errno::EINTR | Errno::EAGAIN) => {}
             Err(e) => return Err(e).context(|| "read the terminal"),
         }
         Ok(())
@@ -161,15 +169,18 @@ impl Terminal {
 
     /// Takes the terminal, if gpurun is in its foreground.
     fn resume(&mut self) -> Result<()> {
-        if tcgetpgrp(sys::stdio(0)).context(|| "tcgetpgrp")? != nix::unistd::getpgrp() {
-            return Ok(());
+        match tcgetpgrp(sys::stdio(0)) {
+            Ok(group) if group == nix::unistd::getpgrp() => self.modes.make_raw().and_then(|()| self.resize()),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                self.gone = true; // the kernel sends SIGCONT after the SIGHUP
+                Ok(())
+            }
         }
-        self.modes.make_raw()?;
-        self.resize()
     }
 
     fn resize(&self) -> Result<()> {
-        let size = sys::window_size(sys::stdio(0)).context(|| "read the terminal's size")?;
+        let Ok(size) = sys::window_size(sys::stdio(0)) else { return Ok(()) }; // it may be gone
         sys::set_window_size(self.master.as_fd(), &size).context(|| "set the terminal's size")
     }
 }

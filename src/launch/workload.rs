@@ -43,6 +43,8 @@ pub(crate) struct Workload {
     terminal: bool,
     window: Option<sys::WindowSize>,
     mask: SigSet,
+    /// What it gets in place of SIGTERM.
+    pub(super) stop_signal: i32,
     /// The highest descriptor that the caller handed down, if any.
     pub(super) highest_inherited: Option<RawFd>,
     /// Where failures are told.
@@ -84,6 +86,7 @@ impl Workload {
             terminal: process.terminal,
             window: around.window,
             mask: around.mask,
+            stop_signal: process.stop_signal,
             highest_inherited: around.highest_inherited,
             status: Rc::new(around.status),
             lifeline: Rc::new(around.lifeline),
@@ -173,7 +176,7 @@ fn check_interpreters(command: &Path) -> Result<()> {
                 return Err(e).context(what).map_err(|e| e.exit(status));
             }
         };
-        match interpreter(fd).context(what)? {
+        match interpreter(fd).context(what).map_err(|e| e.exit(EXIT_NOT_EXECUTABLE))? {
             Some(next) => file = next,
             None => return Ok(()),
         }

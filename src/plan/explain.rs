@@ -10,6 +10,8 @@ pub fn human(plan: &Plan) -> String {
     let mut out = String::new();
     image(&mut out, plan);
     user(&mut out, plan);
+    let gpus = if plan.injection.devices.is_empty() { "none".to_owned() } else { plan.injection.devices.join(", ") };
+    line(&mut out, "gpus", &gpus, plan.injection.why);
     section(&mut out, "namespaces", plan.namespaces.iter().map(|n| (format!("{:?}", n.kind).to_lowercase(), n.why)));
     section(&mut out, "mounts", plan.mounts.iter().map(|m| (mount(m), m.why)));
     section(&mut out, "made", plan.directories.iter().map(|d| (d.path.display().to_string(), d.why)));
@@ -40,7 +42,7 @@ fn process(out: &mut String, plan: &Plan) {
     line(out, "directory", &process.cwd.display().to_string(), process.cwd_why);
     let terminal = if process.terminal { "stdin and stdout are terminals" } else { "stdin or stdout is none" };
     line(out, "terminal", if process.terminal { "its own" } else { "none" }, terminal);
-    line(out, "stop signal", &process.stop_signal.to_string(), "sent when gpurun gets SIGTERM");
+    line(out, "stop signal", &process.stop_signal.to_string(), "what SIGTERM becomes");
     for limit in &process.limits {
         line(out, "limit", &format!("{} {}:{}", limit.name, limit.soft, limit.hard), "--ulimit");
     }

@@ -5,6 +5,7 @@
 
 pub mod env;
 pub mod explain;
+pub mod gpus;
 pub mod mounts;
 pub mod signal;
 pub mod spec;
@@ -20,6 +21,7 @@ use crate::cli::{Network, Pid};
 use crate::error::{Error, Result};
 use crate::host::Host;
 use crate::request::{Limit, Request};
+use gpus::Injection;
 use mounts::Mount;
 use user::{Accounts, Ids, Wanted};
 
@@ -42,8 +44,12 @@ pub struct Plan {
     pub files: Vec<File>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
+    /// The GPUs.
+    pub injection: Injection,
     /// What is executed.
     pub process: Process,
+    /// What differs from what the user may expect, one line each.
+    pub notices: Vec<&'static str>,
 }
 
 /// Which image runs.
@@ -156,11 +162,12 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
     let env = environment(inputs, &config, &user);
     let (cwd, cwd_why) = working_dir(request, &config)?;
     let (argv, argv_why) = command(request, &config)?;
+    let injection = gpus::decide(&request.gpus, host.has_driver)?;
     let home = env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     Ok(Plan {
         image: inputs.image.clone(),
         rootfs: Rootfs { lower: inputs.rootfs.into(), read_only: request.read_only },
-        namespaces: namespaces(request),
+        namespaces: namespaces(request, host),
         hostname: request.hostname.clone(),
         directories: directories(request, home, &cwd),
         files: files(&user, inputs.accounts),
@@ -173,8 +180,10 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             cwd_why,
             terminal: host.terminal,
             limits: request.limits.clone(),
-            stop_signal: signal::stop_signal(config.stop_signal().as_deref())?,
+            stop_signal: stop_signal(request, &config)?,
         },
+        notices: notices(request, host, &injection),
+        injection,
         user,
     })
 }
@@ -185,6 +194,20 @@ fn wanted_user<'a>(request: &'a Request, config: &'a Config) -> Wanted<'a> {
         (Some(user), _) => Wanted::Named(user),
         (None, _) => Wanted::Default(config.user().as_deref()),
     }
+}
+
+fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
+    match (&request.stop_signal, config.stop_signal()) {
+        (Some(asked), _) => signal::parse(asked, "--stop-signal"),
+        (None, Some(images)) if !images.is_empty() => signal::parse(images, "the image's StopSignal"),
+        _ => Ok(libc::SIGTERM),
+    }
+}
+
+fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<&'static str> {
+    let masked = request.pid == Pid::Private && host.proc_masked;
+    let proc = masked.then_some("/proc is masked here: running without a PID namespace");
+    proc.into_iter().chain(injection.notice).collect()
 }
 
 fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, OsString)> {
@@ -236,12 +259,12 @@ fn command(request: &Request, config: &Config) -> Result<(Vec<OsString>, &'stati
     }
 }
 
-fn namespaces(request: &Request) -> Vec<Namespace> {
+fn namespaces(request: &Request, host: &Host) -> Vec<Namespace> {
     let mut all = vec![
         Namespace { kind: NamespaceKind::User, why: "the right to mount, without privileges" },
         Namespace { kind: NamespaceKind::Mount, why: "a root file system of its own" },
     ];
-    if request.pid == Pid::Private {
+    if request.pid == Pid::Private && !host.proc_masked {
         all.push(Namespace { kind: NamespaceKind::Pid, why: "nothing the workload starts outlives it" });
     }
     if request.hostname.is_some() {

@@ -53,7 +53,7 @@ pub enum What {
 
 /// Decides all mounts.
 pub fn decide(request: &Request, host: &Host) -> Vec<Mount> {
-    let mut all = vec![dev(), pts(), shm(request, host), proc(request), sys()];
+    let mut all = vec![dev(), pts(), shm(request, host), proc(request, host), sys()];
     all.extend(etc(request, host));
     all.extend(request.mounts.iter().map(users));
     all
@@ -84,8 +84,12 @@ fn shm(request: &Request, host: &Host) -> Mount {
     }
 }
 
-fn proc(request: &Request) -> Mount {
+fn proc(request: &Request, host: &Host) -> Mount {
     match request.pid {
+        Pid::Private if host.proc_masked => {
+            let why = "it is masked here, so the kernel refuses a new one: no PID namespace";
+            system("/proc", bind("/proc"), false, why)
+        }
         Pid::Private => system("/proc", What::Proc, false, "the new PID namespace's"),
         Pid::Host => system("/proc", bind("/proc"), false, "--pid host"),
     }

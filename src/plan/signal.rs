@@ -1,12 +1,11 @@
-//! Signals by name: the image's `StopSignal`. Pure.
+//! Signals by name: the image's `StopSignal` and `--stop-signal`. Pure.
 
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Result};
 
-/// The image's StopSignal (image-spec, config.md: `SIGNAME`, `SIGRTMIN+3`, or a number); SIGTERM without one.
-pub fn stop_signal(text: Option<&str>) -> Result<i32> {
-    let Some(text) = text.filter(|t| !t.is_empty()) else { return Ok(libc::SIGTERM) };
+/// A signal's number (image-spec, config.md, `StopSignal`: `SIGNAME`, `SIGRTMIN+3`, or a number). `why` says who named it.
+pub fn parse(text: &str, why: &str) -> Result<i32> {
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let number = name
@@ -16,7 +15,7 @@ pub fn stop_signal(text: Option<&str>) -> Result<i32> {
         .or_else(|| format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32));
     number
         .filter(|n| (1..=libc::SIGRTMAX()).contains(n))
-        .ok_or_else(|| Error::new(format!("the image's StopSignal `{text}` is not a signal")))
+        .ok_or_else(|| Error::new(format!("`{text}` is not a signal ({why})")))
 }
 
 fn realtime(name: &str) -> Option<i32> {
@@ -37,13 +36,11 @@ mod tests {
     #[test]
     fn every_spelling_is_understood() {
         let min = libc::SIGRTMIN();
-        for (text, want) in [("SIGTERM", 15), ("quit", 3), ("9", 9), ("SIGRTMIN+3", min + 3), ("RTMIN", min), ("", 15)]
-        {
-            assert_eq!(stop_signal(Some(text)).unwrap(), want, "{text}");
+        for (text, want) in [("SIGTERM", 15), ("quit", 3), ("9", 9), ("SIGRTMIN+3", min + 3), ("RTMIN", min)] {
+            assert_eq!(parse(text, "a test").unwrap(), want, "{text}");
         }
-        assert_eq!(stop_signal(None).unwrap(), 15);
-        for text in ["SIGFOO", "0", "-1", "99", "RTMIN+x", "RTMAX-999"] {
-            assert!(stop_signal(Some(text)).is_err(), "{text}");
+        for text in ["", "SIGFOO", "0", "-1", "99", "RTMIN+x", "RTMAX-999"] {
+            assert!(parse(text, "a test").is_err(), "{text}");
         }
     }
 }

@@ -1,0 +1,215 @@
+//! What is mounted for the user, and what is not.
+
+use std::os::unix::net::UnixListener;
+
+use nix::sys::stat::Mode;
+
+use crate::support::{Case, Finish, text};
+
+fn volume(case: &Case, name: &str, rest: &str) -> String {
+    format!("{}{rest}", text(&case.path(name)))
+}
+
+#[test]
+fn directories_and_files_are_bound() {
+    let case = Case::new();
+    case.file("data/a/b", "b\n");
+    let (dir, file) = (volume(&case, "data", ":/deep/in/data"), volume(&case, "data/a/b", ":/etc/file"));
+    let script = "cat /deep/in/data/a/b /etc/file && echo new >/deep/in/data/c && echo more >>/etc/file";
+    assert_eq!(case.sh(&["-v", &dir, "-v", &file], script).ok(), "b\nb\n");
+    assert_eq!(std::fs::read_to_string(case.path("data/c")).unwrap(), "new\n");
+    assert_eq!(std::fs::read_to_string(case.path("data/a/b")).unwrap(), "b\nmore\n");
+}
+
+#[test]
+fn a_comma_list_is_several() {
+    let case = Case::new();
+    case.file("a/f", "a\n");
+    case.file("b/f", "b\n");
+    let list = format!("{},{}", volume(&case, "a", ":/a:ro,z"), volume(&case, "b", ":/b"));
+    let script = "cat /a/f /b/f; touch /a/x 2>/dev/null || echo ro; touch /b/x && echo rw";
+    assert_eq!(case.sh(&["-v", &list], script).ok(), "a\nb\nro\nrw\n");
+}
+
+#[test]
+fn read_only_holds_for_what_is_mounted_below_too() {
+    let case = Case::new();
+    case.file("data/f", "");
+    std::fs::create_dir(case.path("data/below")).unwrap();
+    let nested = format!(
+        "mount -t tmpfs none '{0}/below' && exec \"$0\" -v '{0}:/d:ro' \"$1\" sh -c 'touch /d/f /d/x /d/below/x; touch /x && echo writable; \
+         mount -o remount,rw /d; mount -o remount,bind,rw /d/below; umount /d/below; touch /d/below/x'",
+        text(&case.path("data"))
+    );
+    let mut command = std::process::Command::new("unshare");
+    command.args(["-Urm", "sh", "-c", &nested]).arg(crate::support::program()).arg(case.reference());
+    case.surround(&mut command);
+    let finished = command.finish();
+    assert_eq!((finished.status, &*finished.stdout), (1, "writable\n"), "{finished:?}");
+    assert_eq!(finished.stderr.matches("Read-only file system").count(), 4, "{finished:?}");
+}
+
+#[test]
+fn mount_takes_dockers_spelling() {
+    let case = Case::new();
+    case.file("a,b:c/f", "odd\n");
+    let odd = format!("type=bind,\"source={}\",target=/odd,readonly", text(&case.path("a,b:c")));
+    let tmpfs = "type=tmpfs,target=/t,tmpfs-size=64k,tmpfs-mode=0750";
+    let script =
+        "cat /odd/f; touch /odd/x 2>/dev/null || echo ro; stat -c %a /t; df -k /t | tail -n 1 | awk '{print $2}'";
+    assert_eq!(case.sh(&["--mount", &odd, "--mount", tmpfs], script).ok(), "odd\nro\n750\n64\n");
+}
+
+#[test]
+fn names_with_every_character_that_means_something_somewhere() {
+    let case = Case::new();
+    for name in ["a b", "a\\b", "a\\054b", "a\"b'c", "a=b", "a$(b)`c`", "ü", "a\nb", "-v", "%s{}"] {
+        case.file(&format!("{name}/f"), name);
+        let option = format!("{}:/m/{name}", text(&case.path(name)));
+        let finished = case.gpurun(&["-v", &option], &["cat", &format!("/m/{name}/f")]).finish();
+        assert_eq!(finished.ok(), name);
+    }
+}
+
+#[test]
+fn the_image_itself_may_have_an_odd_path() {
+    let case = Case::new();
+    for name in ["a:b", "a,b", "a\\b", "a b", "a\nb", "lower=x"] {
+        let path = case.path(name);
+        std::fs::rename(case.path("image"), &path).unwrap();
+        let mut command = case.bare();
+        command.arg(format!("dir:{}", text(&path))).args(["echo", "x"]);
+        assert_eq!(command.finish().ok(), "x\n", "{name}");
+        std::fs::rename(&path, case.path("image")).unwrap();
+    }
+}
+
+#[test]
+fn names_that_are_not_utf_8_work() {
+    use std::os::unix::ffi::OsStrExt;
+    let case = Case::new();
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    std::fs::create_dir(case.path("work").join(name)).unwrap();
+    std::fs::write(case.path("work").join(name).join("f"), "x\n").unwrap();
+    let mut option = case.path("work").join(name).into_os_string();
+    option.push(":/m/");
+    option.push(name);
+    let mut command = case.bare();
+    command.arg("-v").arg(option).arg(case.reference()).args(["sh", "-c", "cat /m/*/f"]);
+    assert_eq!(command.finish().ok(), "x\n");
+}
+
+#[test]
+fn sockets_fifos_and_devices_are_bound() {
+    let case = Case::new();
+    let _listener = UnixListener::bind(case.path("socket")).unwrap();
+    nix::unistd::mkfifo(&case.path("fifo"), Mode::S_IRWXU).unwrap();
+    let (socket, fifo) = (volume(&case, "socket", ":/run/socket"), volume(&case, "fifo", ":/run/fifo"));
+    let script = "test -S /run/socket && test -p /run/fifo && test -c /dev/null2 && echo x >/dev/null2 && echo ok";
+    assert_eq!(case.sh(&["-v", &socket, "-v", &fifo, "-v", "/dev/null:/dev/null2"], script).ok(), "ok\n");
+}
+
+#[test]
+fn links_on_the_host_are_followed_and_links_in_the_image_stay_inside() {
+    let case = Case::new();
+    case.file("real/f", "x\n");
+    std::os::unix::fs::symlink(case.path("real"), case.path("link")).unwrap();
+    case.image.dir("/target");
+    case.image.link("/abs", "/target");
+    case.image.link("/up", "../../../../target");
+    case.image.link("/dangling", "/no/where");
+    for (target, at) in [("/abs", "/target/f"), ("/up", "/target/f"), ("/abs/new", "/target/new/f")] {
+        let option = volume(&case, "link", &format!(":{target}"));
+        assert_eq!(case.gpurun(&["-v", &option], &["cat", at]).finish().ok(), "x\n", "{target}");
+    }
+    let file = volume(&case, "real/f", ":/dangling");
+    assert_eq!(case.gpurun(&["-v", &file], &["cat", "/dangling"]).finish().ok(), "x\n");
+    assert!(!case.image.at("/target/new").exists());
+}
+
+#[test]
+fn parents_come_before_what_is_below_them() {
+    let case = Case::new();
+    case.file("outer/f", "outer\n");
+    std::fs::create_dir(case.path("outer/inner")).unwrap();
+    case.file("inner/f", "inner\n");
+    let (inner, outer) = (volume(&case, "inner", ":/m/inner"), volume(&case, "outer", ":/m"));
+    assert_eq!(case.sh(&["-v", &inner, "-v", &outer], "cat /m/f /m/inner/f").ok(), "outer\ninner\n");
+}
+
+#[test]
+fn the_later_of_two_at_one_place_wins() {
+    let case = Case::new();
+    case.file("a/f", "a\n");
+    case.file("b/f", "b\n");
+    let (a, b) = (volume(&case, "a", ":/m"), volume(&case, "b", ":/m"));
+    assert_eq!(case.sh(&["-v", &a, "-v", &b], "cat /m/f").ok(), "b\n");
+}
+
+#[test]
+fn tmpfs_is_empty_and_as_large_as_asked() {
+    let case = Case::new();
+    case.image.file("/full/f", "");
+    let script = "ls /full; stat -c %a /full; df -k /full | tail -n 1 | awk '{print $2}'; mount | grep -c 'on /full .*nosuid,nodev'";
+    assert_eq!(case.sh(&["--tmpfs", "/full:size=1m,mode=700"], script).ok(), "700\n1024\n1\n");
+    assert_eq!(case.sh(&["--tmpfs", "/new/place"], "stat -c %a /new/place").ok(), "1777\n");
+}
+
+#[test]
+fn here_and_home() {
+    let case = Case::new();
+    case.file("work/f", "work\n");
+    case.file("home/f", "home\n");
+    assert_eq!(case.sh(&["--here"], "pwd; cat f; echo new >g").ok(), volume(&case, "work", "\nwork\n"));
+    assert_eq!(std::fs::read_to_string(case.path("work/g")).unwrap(), "new\n");
+    assert_eq!(case.sh(&["--home"], "cat ~/f; pwd").ok(), "home\n/\n");
+    assert_eq!(case.sh(&[], "echo ~; ls -A ~").ok(), volume(&case, "home", "\n"));
+}
+
+#[test]
+fn a_bind_over_what_gpurun_supplies_wins() {
+    let case = Case::new();
+    let hosts = case.file("hosts", "1.2.3.4 x\n");
+    let passwd = case.file("passwd", "me:x:0:0::/:/bin/sh\n");
+    let shm = case.path("work");
+    let options = [(hosts, "/etc/hosts"), (passwd, "/etc/passwd"), (shm, "/dev/shm")];
+    let options: Vec<_> = options.iter().map(|(source, target)| format!("-v{}:{target}", text(source))).collect();
+    let options: Vec<_> = options.iter().map(String::as_str).collect();
+    let script = "cat /etc/hosts /etc/passwd; touch /dev/shm/x";
+    assert_eq!(case.sh(&options, script).ok(), "1.2.3.4 x\nme:x:0:0::/:/bin/sh\n");
+    assert!(case.path("work/x").exists());
+}
+
+#[test]
+fn what_cannot_be_mounted_is_refused_by_name() {
+    let case = Case::new();
+    case.file("f", "");
+    std::os::unix::fs::symlink("loop", case.path("loop")).unwrap();
+    let (dir, file) = (text(&case.path("work")).to_owned(), text(&case.path("f")).to_owned());
+    for (options, words) in [
+        (["-v", "/no/such/place:/x"], ["/no/such/place", "No such file"]),
+        (["-v", &format!("{}:/x", text(&case.path("loop")))], ["loop", "symbolic links"]),
+        (["-v", &format!("{dir}:x/y")], ["`x/y`", "absolute"]),
+        (["-v", &format!("{dir}:/x/../y")], ["/x/../y", ".."]),
+        (["-v", &format!("{dir}:/")], ["`/`", "mounted over"]),
+        (["-v", &format!("{dir}:/proc")], ["`/proc`", "mounted over"]),
+        (["-v", &format!("{dir}:/proc/fs")], ["`/proc/fs`", "mounted over"]),
+        (["-v", &format!("{file}:/dev/null")], ["`/dev/null`", "mounted over"]),
+        (["-v", &format!("{dir}:/dev/pts")], ["`/dev/pts`", "mounted over"]),
+        (["-v", &format!("{dir}:/x:rx")], ["rx", "not known"]),
+        (["-v", "name:/x"], ["name", "named volumes"]),
+        (["-v", ""], ["--volume", "SRC"]),
+        (["-v", ":"], ["--volume", "SRC"]),
+        (["--mount", "type=volume,source=a,target=/x"], ["volume", "bind or tmpfs"]),
+        (["--mount", "target=/x"], ["/x", "source"]),
+        (["--mount", "type=bind,source=/no/such,target=/x"], ["/no/such", "No such file"]),
+        (["--mount", "type=bind,source=/,target=/x,bogus=1"], ["bogus", "not known"]),
+        (["--tmpfs", "x"], ["`x`", "absolute"]),
+        (["--tmpfs", "/x:uid=5"], ["uid=5", "size="]),
+        (["--tmpfs", "/x:size=0"], ["`0`", "size"]),
+        (["-v", &format!("{dir}:/bin/sh")], ["/bin/sh", "Not a directory"]),
+        (["-v", &format!("{file}:/bin")], ["/bin", "a directory"]),
+    ] {
+        case.gpurun(&options, &["echo", "ran"]).finish().refused(&words);
+    }
+}
