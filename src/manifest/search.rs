@@ -64,7 +64,7 @@ impl Search<'_> {
     fn nothing(&self) -> Error {
         let error = Error::new(format!("the image does not exist for {}", self.platform));
         match self.there.first() {
-            None => error.because(Error::new("its index names no manifest with a platform")),
+            None => error.because(Error::new("no entry of its index is an image that names its platform")),
             Some(first) => error
                 .because(Error::new(format!("there is {}", self.there.join(", "))))
                 .hint(format!("choose one with --platform, as in `--platform {first}`")),
@@ -100,15 +100,12 @@ fn candidates<'a>(runnable: &[&'a Descriptor], platform: &Platform) -> Vec<&'a D
 }
 
 fn image(digest: Digest, manifest: &Manifest, config: Vec<u8>, platform: &Platform) -> Result<Image> {
-    let config = Config::parse(config, platform)?;
-    let (diffs, blobs) = (config.diff_ids.len(), manifest.layers.len());
-    if diffs != blobs {
-        return Err(Error::new(format!("the config lists {diffs} diff ids, and the manifest {blobs} layers")));
-    }
-    let layer = |(blob, &diff_id): (&Descriptor, _)| {
+    let config = Config::parse(config)?;
+    config.check_platform(platform)?;
+    let layer = |blob: &Descriptor, diff_id| {
         Ok(Layer { digest: Some(blob.digest()?), size: Some(blob.size()?), compression: None, diff_id })
     };
-    let layers = manifest.layers.iter().zip(&config.diff_ids).map(layer).collect::<Result<_>>()?;
+    let layers = config.layers(&manifest.layers, layer)?;
     Ok(config.into_image(Some(digest), layers))
 }
 
