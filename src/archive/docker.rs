@@ -79,13 +79,12 @@ fn read_config(tar: &Tar, name: &str) -> Result<Config> {
 
 impl Source for DockerArchive {
     fn image(&self, platform: &Platform) -> Result<Image> {
-        let what = || format!("read the image in {}", self.shown);
-        self.config.check_platform(platform).context(what)?;
+        self.config.check_platform(platform)?;
         let layer = |name: &String, diff_id| {
             let size = Some(self.tar.open(name)?.size);
             Ok(Layer { digest: None, size, compression: None, diff_id })
         };
-        let layers = self.config.layers(&self.layers, layer).context(what)?;
+        let layers = self.config.layers(&self.layers, layer)?;
         Ok(self.config.clone().into_image(None, layers))
     }
 

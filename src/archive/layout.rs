@@ -88,7 +88,6 @@ impl Source for Layout {
     fn image(&self, platform: &Platform) -> Result<Image> {
         let (digest, entries) = &self.index;
         manifest::resolve(Document::Index(entries.clone()), *digest, platform, self)
-            .context(|| format!("read the image in {}", self.shown))
     }
 
     fn blob(&self, layer: &Layer) -> Result<Box<dyn Read + Send>> {
