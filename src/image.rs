@@ -184,6 +184,13 @@ pub struct Image {
     pub layers: Vec<Layer>,
 }
 
+impl Layer {
+    /// What names it: the digest of the blob, else the diff id.
+    pub fn name(&self) -> Digest {
+        self.digest.unwrap_or(self.diff_id)
+    }
+}
+
 impl Image {
     /// The chain id of the topmost layer: the name of the rootfs.
     pub fn chain_id(&self) -> Digest {

@@ -7,6 +7,7 @@
 //! ```
 
 pub mod archive;
+pub mod builtin;
 pub mod cli;
 pub mod cmd;
 pub mod error;
@@ -18,8 +19,11 @@ pub mod layer;
 pub mod manifest;
 pub mod output;
 pub mod plan;
+pub mod progress;
+pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod request;
 pub mod source;
+pub mod store;
 pub mod sys;

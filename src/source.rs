@@ -6,6 +6,7 @@
 use std::io::Read;
 
 use crate::archive::{DockerArchive, Layout};
+use crate::builtin::Builtin;
 use crate::error::{Error, Result};
 use crate::image::{Image, Layer, Platform};
 use crate::reference::ImageRef;
@@ -27,6 +28,7 @@ pub fn open(reference: &ImageRef, options: &Options) -> Result<Box<dyn Source>> 
         ImageRef::OciDir { path, tag } => Ok(Box::new(Layout::open_dir(path, tag.as_deref())?)),
         ImageRef::OciArchive { path, tag } => Ok(Box::new(Layout::open_archive(path, tag.as_deref())?)),
         ImageRef::DockerArchive { path, tag } => Ok(Box::new(DockerArchive::open(path, tag.as_deref())?)),
-        ImageRef::Dir(_) | ImageRef::Builtin(_) => Err(Error::new(format!("`{reference}` is not made of layers"))),
+        ImageRef::Builtin(name) => Ok(Box::new(Builtin::new(name)?)),
+        ImageRef::Dir(_) => Err(Error::new(format!("`{reference}` is a root file system, and has no layers"))),
     }
 }
