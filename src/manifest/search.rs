@@ -229,8 +229,8 @@ mod tests {
         assert_eq!(built_for(&memory.resolve(&nested, "amd64").unwrap()), "linux/amd64");
         let mut entry = memory.image("amd64");
         for depth in 1..=MAX_DEPTH {
-            let found = memory.resolve(&[entry.clone()], "amd64");
-            assert_eq!(found.is_ok(), depth <= MAX_DEPTH, "{depth}: {found:?}");
+            let found = memory.resolve(std::slice::from_ref(&entry), "amd64");
+            assert!(found.is_ok(), "{depth}: {found:?}");
             entry = memory.add(OCI_INDEX, &json!({"schemaVersion": 2, "manifests": [entry]}));
         }
         let error = memory.resolve(&[entry], "amd64").unwrap_err();
