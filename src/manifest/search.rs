@@ -254,7 +254,10 @@ mod tests {
             let of_kind = |b: &[u8]| String::from_utf8_lossy(b).contains(&format!("\"{key}\":"));
             let bytes = corrupt.0.values_mut().find(|b| of_kind(b)).unwrap();
             *bytes.last_mut().unwrap() = b' ';
-            assert!(format!("{:#}", corrupt.resolve(&[entry.clone()], "amd64").unwrap_err()).contains("corrupt"));
+            assert!(
+                format!("{:#}", corrupt.resolve(std::slice::from_ref(&entry), "amd64").unwrap_err())
+                    .contains("corrupt")
+            );
         }
         let mut large = entry;
         large["size"] = json!(crate::manifest::MAX_DOCUMENT + 1);
