@@ -198,7 +198,7 @@ impl Image {
     }
 }
 
-/// The chain id of these diff ids, lowest first (image-spec, config.md, "Layer ChainID"). An image without layers has
+/// The chain id of these diff ids, lowest first (image-spec, config.md, "Layer `ChainID`"). An image without layers has
 /// none there; here it is the digest of nothing.
 pub fn chain_id(diff_ids: impl IntoIterator<Item = Digest>) -> Digest {
     let step = |below: Option<Digest>, diff: Digest| match below {

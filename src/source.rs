@@ -5,11 +5,12 @@
 
 use std::io::Read;
 
+use crate::archive::{DockerArchive, Layout};
 use crate::builtin::Builtin;
 use crate::error::{Error, Result};
 use crate::image::{Image, Layer, Platform};
 use crate::reference::ImageRef;
-use crate::registry::{self, Registry};
+use crate::registry::{Options, Registry};
 
 /// One image in a registry, a layout or an archive.
 pub trait Source: Sync {
@@ -20,13 +21,14 @@ pub trait Source: Sync {
     fn blob(&self, layer: &Layer) -> Result<Box<dyn Read + Send>>;
 }
 
-/// The source of an image. Registries are asked without TLS only on loopback, or if `plain_http`.
-pub fn open(reference: &ImageRef, plain_http: bool) -> Result<Box<dyn Source>> {
+/// Opens what a reference names. A registry is not asked anything yet; a layout or an archive is looked into.
+pub fn open(reference: &ImageRef, options: &Options) -> Result<Box<dyn Source>> {
     match reference {
+        ImageRef::Registry(name) => Ok(Box::new(Registry::new(name, options))),
+        ImageRef::OciDir { path, tag } => Ok(Box::new(Layout::open_dir(path, tag.as_deref())?)),
+        ImageRef::OciArchive { path, tag } => Ok(Box::new(Layout::open_archive(path, tag.as_deref())?)),
+        ImageRef::DockerArchive { path, tag } => Ok(Box::new(DockerArchive::open(path, tag.as_deref())?)),
         ImageRef::Builtin(name) => Ok(Box::new(Builtin::new(name)?)),
-        ImageRef::Registry(name) => {
-            Ok(Box::new(Registry::new(name, &registry::Options { plain_http, ..registry::Options::default() })))
-        }
-        _ => Err(Error::new("not yet")),
+        ImageRef::Dir(_) => Err(Error::new(format!("`{reference}` is a root file system, and has no layers"))),
     }
 }

@@ -512,3 +512,28 @@ fn tls_is_spoken_where_plain_http_is_refused() {
     assert!(error.hints().iter().any(|h| h.contains("SSL_CERT_FILE")), "{error:#}");
     assert_eq!(first_bytes.join().unwrap(), [b'G', 0x16], "a GET, then a TLS handshake");
 }
+
+#[test]
+fn a_registry_that_is_restarted_is_waited_for() {
+    let fixture = Fixture::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let server = Server { port: listener.local_addr().unwrap().port(), log: Arc::default() };
+    let (port, log, served) = (server.port, server.log.clone(), fixture.clone());
+    let serve = move |listener: TcpListener, requests: usize, cut: bool| {
+        for stream in listener.incoming().take(requests) {
+            let mut stream = stream.unwrap();
+            let request = receive(&stream, &log).unwrap();
+            let reply = served.reply(&request);
+            let reply = if cut && served.is_layer(&request) { reply.cut(1000) } else { reply };
+            reply.send(&mut stream);
+        }
+    };
+    let registry = std::thread::spawn(move || {
+        serve(listener, 4, true); // the protocol, the manifest, the config, and a part of the layer
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        serve(TcpListener::bind(("127.0.0.1", port)).unwrap(), 1, false);
+    });
+    assert_eq!(server.pull().unwrap().1, fixture.layer);
+    registry.join().unwrap();
+    assert!(server.error().contains("Connection refused"), "but one that was never there is not");
+}

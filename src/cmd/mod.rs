@@ -7,6 +7,8 @@ mod images;
 mod refused;
 mod run;
 
+use std::sync::Arc;
+
 use clap::Parser;
 use clap::error::ErrorKind;
 
@@ -17,8 +19,8 @@ use crate::image::Platform;
 use crate::launch::fds::Inherited;
 use crate::pull::{self, Obtained};
 use crate::reference::ImageRef;
-use crate::source;
 use crate::store::Store;
+use crate::{output, registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
@@ -53,5 +55,8 @@ fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u
     let store = Store::locate(args.store.as_deref(), host)?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let options = pull::Options { when, platform, max_unpacked, quiet: args.quiet };
-    pull::obtain(&reference, &store, &options, || source::open(&reference, args.plain_http))
+    let quiet = args.quiet;
+    let notice = Arc::new(move |line: &str| output::notice(quiet, line));
+    let registry = registry::Options { plain_http: args.plain_http, notice };
+    pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
 }

@@ -11,7 +11,7 @@ use crate::error::{Context, Error, Hint, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 
 /// An image's config, checked as far as it can be by itself.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Config {
     digest: Digest,
     json: String,
@@ -21,18 +21,51 @@ pub struct Config {
 }
 
 impl Config {
-    /// Parses a config and refuses one that was not built for this platform.
-    pub fn parse(bytes: Vec<u8>, platform: &Platform) -> Result<Self> {
+    /// Parses a config.
+    pub fn parse(bytes: Vec<u8>) -> Result<Self> {
         let digest = Digest::of(&bytes);
         let json = String::from_utf8(bytes).context(|| "read the image's config as UTF-8")?;
         let parsed = parse_config(&json).context(|| "parse the image's config")?;
-        check_platform(&parsed, platform)?;
         let kind = parsed.rootfs().typ();
         if kind != "layers" {
             return Err(Error::new(format!("the image's rootfs is of type `{}`, not `layers`", shown(kind))));
         }
         let diff_ids = parsed.rootfs().diff_ids().iter().map(|d| d.parse()).collect::<Result<_>>();
         Ok(Self { digest, json, diff_ids: diff_ids.context(|| "read the config's diff ids")?, parsed })
+    }
+
+    /// Refuses the wrong machine's image, which an index may name as the right one's.
+    pub fn check_platform(&self, asked: &Platform) -> Result<()> {
+        let (os, architecture) = (self.parsed.os().to_string(), self.parsed.architecture().to_string());
+        let built = Platform { os, architecture, variant: self.parsed.variant().clone() }.normalised();
+        let wanted = asked.normalised();
+        let agree = |there: &str, wanted: &str| there.is_empty() || there == wanted;
+        let variants = wanted.variant.is_none() || built.variant.is_none() || wanted.variant == built.variant;
+        match agree(&built.os, &wanted.os) && agree(&built.architecture, &wanted.architecture) && variants {
+            true => Ok(()),
+            false => {
+                Err(Error::new(format!("the image was built for {}, not for {wanted}", shown(&built.to_string()))))
+                    .hint(|| {
+                        format!("if that is what you want, say so with `--platform {}`", shown(&built.to_string()))
+                    })
+            }
+        }
+    }
+
+    /// The digest of its bytes.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Pairs each diff id, lowest first, with the layer that unpacks to it.
+    pub fn layers<T>(&self, blobs: &[T], layer: impl Fn(&T, Digest) -> Result<Layer>) -> Result<Vec<Layer>> {
+        let (diffs, blobs_there) = (self.diff_ids.len(), blobs.len());
+        if diffs != blobs_there {
+            return Err(Error::new(format!(
+                "the config lists {diffs} diff ids, and the manifest {blobs_there} layers"
+            )));
+        }
+        blobs.iter().zip(&self.diff_ids).map(|(blob, diff_id)| layer(blob, *diff_id)).collect()
     }
 
     /// The image with this config; without a manifest its digest is the config's.
@@ -59,26 +92,13 @@ fn parse_config(json: &str) -> Result<ImageConfiguration> {
     serde_json::from_value(value).context(|| "it is not an image's")
 }
 
-/// Refuses the wrong machine's image, which an index may name as the right one's.
-fn check_platform(config: &ImageConfiguration, asked: &Platform) -> Result<()> {
-    let (os, architecture) = (config.os().to_string(), config.architecture().to_string());
-    let built = Platform { os, architecture, variant: config.variant().clone() }.normalised();
-    let wanted = asked.normalised();
-    let agree = |there: &str, wanted: &str| there.is_empty() || there == wanted;
-    let variants = wanted.variant.is_none() || built.variant.is_none() || wanted.variant == built.variant;
-    match agree(&built.os, &wanted.os) && agree(&built.architecture, &wanted.architecture) && variants {
-        true => Ok(()),
-        false => Err(Error::new(format!("the image was built for {}, not for {wanted}", shown(&built.to_string()))))
-            .hint(|| format!("if that is what you want, say so with `--platform {}`", shown(&built.to_string()))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(config: &Value) -> Result<Config> {
-        Config::parse(config.to_string().into_bytes(), &Platform { os: "linux".into(), ..Platform::host() })
+        let config = Config::parse(config.to_string().into_bytes())?;
+        config.check_platform(&Platform::host()).map(|()| config)
     }
 
     #[test]
@@ -95,7 +115,7 @@ mod tests {
     #[test]
     fn the_config_is_kept_byte_for_byte() {
         let text = "{ \"rootfs\" : {\"type\":\"layers\"},  \"x\": 1 }\n";
-        let image = Config::parse(text.into(), &Platform::host()).unwrap().into_image(None, Vec::new());
+        let image = Config::parse(text.into()).unwrap().into_image(None, Vec::new());
         assert_eq!((image.config_json.as_str(), image.digest), (text, Digest::of(text.as_bytes())));
     }
 

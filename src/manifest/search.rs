@@ -64,7 +64,7 @@ impl Search<'_> {
     fn nothing(&self) -> Error {
         let error = Error::new(format!("the image does not exist for {}", self.platform));
         match self.there.first() {
-            None => error.because(Error::new("its index names no manifest with a platform")),
+            None => error.because(Error::new("no entry of its index is an image that names its platform")),
             Some(first) => error
                 .because(Error::new(format!("there is {}", self.there.join(", "))))
                 .hint(format!("choose one with --platform, as in `--platform {first}`")),
@@ -100,15 +100,12 @@ fn candidates<'a>(runnable: &[&'a Descriptor], platform: &Platform) -> Vec<&'a D
 }
 
 fn image(digest: Digest, manifest: &Manifest, config: Vec<u8>, platform: &Platform) -> Result<Image> {
-    let config = Config::parse(config, platform)?;
-    let (diffs, blobs) = (config.diff_ids.len(), manifest.layers.len());
-    if diffs != blobs {
-        return Err(Error::new(format!("the config lists {diffs} diff ids, and the manifest {blobs} layers")));
-    }
-    let layer = |(blob, &diff_id): (&Descriptor, _)| {
+    let config = Config::parse(config)?;
+    config.check_platform(platform)?;
+    let layer = |blob: &Descriptor, diff_id| {
         Ok(Layer { digest: Some(blob.digest()?), size: Some(blob.size()?), compression: None, diff_id })
     };
-    let layers = manifest.layers.iter().zip(&config.diff_ids).map(layer).collect::<Result<_>>()?;
+    let layers = config.layers(&manifest.layers, layer)?;
     Ok(config.into_image(Some(digest), layers))
 }
 
@@ -232,8 +229,8 @@ mod tests {
         assert_eq!(built_for(&memory.resolve(&nested, "amd64").unwrap()), "linux/amd64");
         let mut entry = memory.image("amd64");
         for depth in 1..=MAX_DEPTH {
-            let found = memory.resolve(&[entry.clone()], "amd64");
-            assert_eq!(found.is_ok(), depth <= MAX_DEPTH, "{depth}: {found:?}");
+            let found = memory.resolve(std::slice::from_ref(&entry), "amd64");
+            assert!(found.is_ok(), "{depth}: {found:?}");
             entry = memory.add(OCI_INDEX, &json!({"schemaVersion": 2, "manifests": [entry]}));
         }
         let error = memory.resolve(&[entry], "amd64").unwrap_err();
@@ -257,7 +254,10 @@ mod tests {
             let of_kind = |b: &[u8]| String::from_utf8_lossy(b).contains(&format!("\"{key}\":"));
             let bytes = corrupt.0.values_mut().find(|b| of_kind(b)).unwrap();
             *bytes.last_mut().unwrap() = b' ';
-            assert!(format!("{:#}", corrupt.resolve(&[entry.clone()], "amd64").unwrap_err()).contains("corrupt"));
+            assert!(
+                format!("{:#}", corrupt.resolve(std::slice::from_ref(&entry), "amd64").unwrap_err())
+                    .contains("corrupt")
+            );
         }
         let mut large = entry;
         large["size"] = json!(crate::manifest::MAX_DOCUMENT + 1);

@@ -81,10 +81,9 @@ impl Registry {
 
 impl Source for Registry {
     fn image(&self, platform: &Platform) -> Result<Image> {
-        let what = || format!("read the image `{}`", self.0.name());
         let (document, digest) = self.top()?;
-        let start = manifest::parse(&document.bytes, document.media_type.as_deref()).context(what)?;
-        manifest::resolve(start, digest, platform, self).context(what)
+        let start = manifest::parse(&document.bytes, document.media_type.as_deref())?;
+        manifest::resolve(start, digest, platform, self)
     }
 
     fn blob(&self, layer: &Layer) -> Result<Box<dyn Read + Send>> {
