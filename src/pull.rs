@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -34,8 +34,8 @@ pub struct Options {
     pub platform: Platform,
     /// The most bytes that its layers may unpack to, each.
     pub max_unpacked: u64,
-    /// Whether to show nothing.
-    pub quiet: bool,
+    /// Where it is shown.
+    pub progress: Arc<Progress>,
 }
 
 /// An image in the store.
@@ -80,7 +80,7 @@ fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) 
         return known(store, name, record);
     }
     let pulling = store.begin_pull()?;
-    let record = Puller { store, options, source, progress: Progress::new(options.quiet) }.make(&image, &name)?;
+    let record = Puller { store, options, source }.make(&image, &name)?;
     drop(pulling);
     store.thin(&record)?;
     Ok(Obtained { name, record, pulled: true })
@@ -102,7 +102,6 @@ struct Puller<'a> {
     store: &'a Store,
     options: &'a Options,
     source: &'a dyn Source,
-    progress: Progress,
 }
 
 /// A layer that is whole: where its stage is, and, if this pull must still give it its name, the making of it.
@@ -168,7 +167,7 @@ impl Puller<'_> {
 
     /// Fetches and unpacks a layer. The index is written last: with it the layer counts as whole.
     fn unpack(&self, layer: &Layer, making: &Making, umask: u32, stop: &AtomicBool) -> Result<()> {
-        let bar = self.progress.layer(short(&layer.name()), layer.size);
+        let bar = self.options.progress.layer(short(&layer.name()), layer.size);
         let stage = making.path().join("files");
         std::fs::create_dir(&stage).context(|| format!("mkdir `{}`", stage.display()))?;
         let watch = Watch { fetched: &|bytes| bar.fetched(bytes), stop };
@@ -183,11 +182,13 @@ impl Puller<'_> {
     fn tell(&self, layer: &Layer, unpacked: &Unpacked) {
         let layer = short(&layer.name());
         if unpacked.devices > 0 {
-            self.progress
+            self.options
+                .progress
                 .notice(&format!("{layer}: left out {} device nodes, which only root can make", unpacked.devices));
         }
         if unpacked.lost_xattrs > 0 {
-            self.progress
+            self.options
+                .progress
                 .notice(&format!("{layer}: the store cannot hold {} extended attributes", unpacked.lost_xattrs));
         }
     }

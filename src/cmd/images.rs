@@ -1,5 +1,7 @@
 //! `gpurun pull`, `images`, `inspect` and `rm`: what is in the store.
 
+use std::fmt::Write;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -111,7 +113,8 @@ fn described(details: &Details) -> Result<String> {
         details.rootfs
     );
     for layer in details.layers {
-        out += &format!("  {}  {}\n", layer.digest.unwrap_or(layer.diff_id), layer.size.map(size).unwrap_or_default());
+        let name = layer.digest.unwrap_or(layer.diff_id);
+        let _ = writeln!(out, "  {name}  {}", layer.size.map(size).unwrap_or_default()); // to a String
     }
     let config: serde_json::Value = serde_json::from_str(details.config.get()).context(|| "read the image's config")?;
     Ok(format!("{out}config: {config:#}\n"))

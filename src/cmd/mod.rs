@@ -17,16 +17,17 @@ use crate::error::{EXIT_GPURUN, Result};
 use crate::host::Host;
 use crate::image::Platform;
 use crate::launch::fds::Inherited;
+use crate::progress::Progress;
 use crate::pull::{self, Obtained};
 use crate::reference::ImageRef;
 use crate::store::Store;
-use crate::{output, registry, source};
+use crate::{registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(usage) => return refused::reason(&usage).map_or_else(|| print_usage(&usage), Err),
+        Err(usage) => return refused::reason(&usage).map_or_else(|| Ok(print_usage(&usage)), Err),
     };
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(&args, inherited),
@@ -43,10 +44,10 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
 }
 
 /// Help is what was asked for; a usage error ends with 125, since clap's 2 could be the workload's own.
-fn print_usage(usage: &clap::Error) -> Result<u8> {
+fn print_usage(usage: &clap::Error) -> u8 {
     let asked = matches!(usage.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let _ = usage.print(); // to stdout or stderr, which may be closed
-    Ok(if asked { 0 } else { EXIT_GPURUN })
+    if asked { 0 } else { EXIT_GPURUN }
 }
 
 /// The image that `text` names, in the store that the options mean.
@@ -54,9 +55,10 @@ fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u
     let reference = ImageRef::parse_at(text)?;
     let store = Store::locate(args.store.as_deref(), host)?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
-    let options = pull::Options { when, platform, max_unpacked, quiet: args.quiet };
-    let quiet = args.quiet;
-    let notice = Arc::new(move |line: &str| output::notice(quiet, line));
+    let progress = Arc::new(Progress::new(args.quiet));
+    let teller = Arc::clone(&progress);
+    let notice = Arc::new(move |line: &str| teller.notice(line));
     let registry = registry::Options { plain_http: args.plain_http, notice };
+    let options = pull::Options { when, platform, max_unpacked, progress };
     pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
 }

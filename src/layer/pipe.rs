@@ -112,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_reader_gets_every_byte_and_chunks_are_used_again() {
-        let bytes: Vec<u8> = (0..CHUNK * 40 + 5).map(|n| (n % 251) as u8).collect();
+        let bytes: Vec<u8> = (0..=250).cycle().take(CHUNK * 40 + 5).collect();
         let (mut writer, ends) = pipe::<2>();
         let (sent, pooled, received) = std::thread::scope(|scope| {
             let readers = ends.map(|mut end| {

@@ -5,12 +5,16 @@
 //! (POSIX.1-2017 pax, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format"). Everything is hostile: every
 //! length is capped, and what ends early is an error. Runs in the unpacking threads, and wherever an archive is read.
 
+#![allow(clippy::cast_possible_truncation)] // to usize, of numbers that were compared with a usize or a cap before
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
 use crate::error::{Context, Error, Result};
 
 const BLOCK: u64 = 512;
+
+type Block = [u8; BLOCK as usize];
 
 /// The longest PAX header or GNU long name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
@@ -117,6 +121,7 @@ impl<R: Input> Reader<R> {
     }
 
     /// The next entry; what is left of the one before is passed over. `None` at the end.
+    #[allow(clippy::should_implement_trait)] // an error in the middle of a tar ends it, which an iterator would hide
     pub fn next(&mut self) -> Result<Option<Entry>> {
         let at = |position: u64| move || format!("read the tar at byte {position}");
         let position = self.position + self.left + self.padding;
@@ -193,7 +198,7 @@ impl<R: Input> Reader<R> {
     fn header(&mut self) -> Result<Option<Header>> {
         let Some(block) = self.block()? else { return Ok(None) };
         if block.iter().any(|&b| b != 0) {
-            return Header::parse(block).map(Some);
+            return Header::parse(&block).map(Some);
         }
         match self.block()? {
             Some(second) if second.iter().any(|&b| b != 0) => Err(Error::new("a header follows a block of zeroes")),
@@ -201,8 +206,8 @@ impl<R: Input> Reader<R> {
         }
     }
 
-    fn block(&mut self) -> Result<Option<[u8; BLOCK as usize]>> {
-        let mut block = [0; BLOCK as usize];
+    fn block(&mut self) -> Result<Option<Block>> {
+        let mut block: Block = [0; BLOCK as usize];
         if self.input.fill_buf().context(|| "read a header")?.is_empty() {
             return Ok(None);
         }
@@ -338,7 +343,7 @@ impl Sparse {
             end = next.filter(|n| *n <= self.size).context(|| "the map of a sparse file is malformed")?;
             sum += segment.length;
         }
-        match sum == stored && self.size <= i64::MAX as u64 {
+        match sum == stored && i64::try_from(self.size).is_ok() {
             true => Ok(self),
             false => Err(Error::new(format!("a sparse file stores {stored} bytes, its map says {sum}"))),
         }
@@ -346,7 +351,7 @@ impl Sparse {
 }
 
 fn pairs(numbers: &[u64]) -> Result<Vec<Segment>> {
-    match numbers.len() % 2 == 0 && numbers.len() <= 2 * MAX_SEGMENTS {
+    match numbers.len().is_multiple_of(2) && numbers.len() <= 2 * MAX_SEGMENTS {
         true => Ok(numbers.chunks(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect()),
         false => Err(Error::new("the map of a sparse file is malformed")),
     }
@@ -364,11 +369,11 @@ fn read_gnu_segments(bytes: &[u8], count: usize, segments: &mut Vec<Segment>) ->
 }
 
 /// One header block whose checksum was right.
-struct Header([u8; BLOCK as usize]);
+struct Header(Block);
 
 impl Header {
-    fn parse(block: [u8; BLOCK as usize]) -> Result<Self> {
-        let header = Self(block);
+    fn parse(block: &Block) -> Result<Self> {
+        let header = Self(*block);
         let stored = header.number(148..156)?;
         let counted = |add: fn(u8) -> i64| -> i64 {
             block.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { add(b) }).sum()
@@ -489,7 +494,8 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (key, value) = (&record[..equals], &record[equals + 1..]);
     // A name with a NUL would be another name to whoever stops there.
     let is_name = matches!(key, b"path" | b"linkpath" | b"GNU.sparse.name");
-    (!key.is_empty() && !(is_name && value.contains(&0))).then_some((key, value, &bytes[length..]))
+    let sound = !key.is_empty() && (!is_name || !value.contains(&0));
+    sound.then_some((key, value, &bytes[length..]))
 }
 
 fn until_nul(bytes: &[u8]) -> &[u8] {
@@ -573,7 +579,7 @@ mod tests {
     fn pax(kind: u8, records: &[(&str, &[u8])]) -> Vec<u8> {
         let record = |(key, value): &(&str, &[u8])| {
             let body = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-            let length = (1..).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
+            let length = (1..10_000).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
             [length.to_string().as_bytes(), &body].concat()
         };
         let data: Vec<u8> = records.iter().flat_map(record).collect();

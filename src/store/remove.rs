@@ -34,13 +34,12 @@ impl Store {
         let named: HashSet<_> = self.names()?.into_iter().map(|n| n.digest).collect();
         let (mut kept, mut touched) = (Vec::new(), HashSet::new());
         for image in self.images()? {
-            match named.contains(&image.digest) || self.is_in_use(&image)? {
-                true => kept.push(image),
-                false => {
-                    self.fatten(&image)?;
-                    touched.extend(image.diff_ids());
-                    remove_file(&self.image_path(&image.digest))?;
-                }
+            if named.contains(&image.digest) || self.is_in_use(&image)? {
+                kept.push(image)
+            } else {
+                self.fatten(&image)?;
+                touched.extend(image.diff_ids());
+                remove_file(&self.image_path(&image.digest))?;
             }
         }
         let trees = kept.iter().map(|i| i.chain_id.hex()).collect();
