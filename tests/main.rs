@@ -3,6 +3,7 @@
 //! `tests/run` is the command that runs them. The program is found through `GPURUN_BIN`, else where cargo built it.
 
 mod archive;
+mod completions;
 mod environment;
 mod explain;
 mod fallbacks;
