@@ -40,7 +40,7 @@ impl Builtin {
 
     fn described(&self) -> Layer {
         let digest = Digest::of(&self.layer);
-        Layer { digest: Some(digest), size: Some(self.layer.len() as u64), compression: None, diff_id: digest }
+        Layer { digest: Some(digest), size: Some(self.layer.len() as u64), diff_id: digest }
     }
 }
 

@@ -144,18 +144,6 @@ impl fmt::Display for Platform {
     }
 }
 
-/// How a layer's tar is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// A plain tar.
-    None,
-    /// gzip, one member or several.
-    Gzip,
-    /// zstd, one frame or several.
-    Zstd,
-}
-
 /// One layer: the blob as it is transferred, and what it must unpack to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
@@ -163,8 +151,6 @@ pub struct Layer {
     pub digest: Option<Digest>,
     /// Size of the blob as transferred, in bytes.
     pub size: Option<u64>,
-    /// How the blob is compressed; `None` leaves it to the blob's first bytes, since media types are often wrong.
-    pub compression: Option<Compression>,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
 }

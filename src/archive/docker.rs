@@ -82,7 +82,7 @@ impl Source for DockerArchive {
         self.config.check_platform(platform)?;
         let layer = |name: &String, diff_id| {
             let size = Some(self.tar.open(name)?.size);
-            Ok(Layer { digest: None, size, compression: None, diff_id })
+            Ok(Layer { digest: None, size, diff_id })
         };
         let layers = self.config.layers(&self.layers, layer)?;
         Ok(self.config.clone().into_image(None, layers))

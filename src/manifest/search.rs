@@ -102,9 +102,8 @@ fn candidates<'a>(runnable: &[&'a Descriptor], platform: &Platform) -> Vec<&'a D
 fn image(digest: Digest, manifest: &Manifest, config: Vec<u8>, platform: &Platform) -> Result<Image> {
     let config = Config::parse(config)?;
     config.check_platform(platform)?;
-    let layer = |blob: &Descriptor, diff_id| {
-        Ok(Layer { digest: Some(blob.digest()?), size: Some(blob.size()?), compression: None, diff_id })
-    };
+    let layer =
+        |blob: &Descriptor, diff_id| Ok(Layer { digest: Some(blob.digest()?), size: Some(blob.size()?), diff_id });
     let layers = config.layers(&manifest.layers, layer)?;
     Ok(config.into_image(Some(digest), layers))
 }
