@@ -186,10 +186,12 @@ impl Puller<'_> {
                 .progress
                 .notice(&format!("{layer}: left out {} device nodes, which only root can make", unpacked.devices));
         }
-        if unpacked.lost_xattrs > 0 {
-            self.options
-                .progress
-                .notice(&format!("{layer}: the store cannot hold {} extended attributes", unpacked.lost_xattrs));
+        self.tell_lost(&layer, unpacked.lost_xattrs);
+    }
+
+    fn tell_lost(&self, of: &str, xattrs: u64) {
+        if xattrs > 0 {
+            self.options.progress.notice(&format!("{of}: the store cannot hold {xattrs} extended attributes"));
         }
     }
 
@@ -207,7 +209,8 @@ impl Puller<'_> {
         }
         let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
         let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
-        crate::store::build_rootfs(&directories, &self.files(image, layers)?, &making.path().join("root"))?;
+        let lost = crate::store::build_rootfs(&directories, &self.files(image, layers)?, &making.path().join("root"))?;
+        self.tell_lost("directories", lost);
         Ok(Some(making))
     }
 

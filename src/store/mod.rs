@@ -23,6 +23,7 @@
 mod delete;
 mod lock;
 mod making;
+mod parallel;
 mod record;
 mod remove;
 mod rootfs;

@@ -14,7 +14,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
 use super::lock::Lock;
-use super::{ImageRecord, Store, path_of};
+use super::{ImageRecord, Store, parallel, path_of};
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;
 use crate::layer::change::Index;
@@ -76,10 +76,7 @@ impl Store {
 
     /// The same, for a caller that has the store's lock.
     pub(super) fn thin_locked(&self, record: &ImageRecord) -> Result<()> {
-        for (layer, number, _) in self.shown_by(record)? {
-            remove_if_there(&self.staged(&layer, number))?;
-        }
-        Ok(())
+        parallel::each(&self.shown_by(record)?, |(layer, number, _)| remove_if_there(&self.staged(layer, *number)))
     }
 
     /// Gives the files that only this image shows their names in stages back, as far as other images have the layers.
