@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::Digest;
 
 const DOCKER_HUB: &str = "docker.io";
@@ -68,12 +68,26 @@ impl RegistryRef {
 }
 
 impl ImageRef {
-    /// Parses `text`; what is spelled like a path (`./x`, `/x`) is looked at to tell what it is.
+    /// Parses `text`; what is spelled like a path (`./x`, `/x`) is looked at to tell what it is. Paths become absolute:
+    /// a name in the store means the same wherever it is said.
     pub fn parse_at(text: &str) -> Result<Self> {
         match text.starts_with(['.', '/', '~']) {
-            true => Self::from_content(Path::new(text)),
-            false => Self::parse(text),
+            true => Self::from_content(Path::new(text))?.absolute(),
+            false => Self::parse(text)?.absolute(),
         }
+    }
+
+    fn absolute(mut self) -> Result<Self> {
+        match &mut self {
+            Self::Registry(_) | Self::Builtin(_) => {}
+            Self::OciDir { path, .. }
+            | Self::OciArchive { path, .. }
+            | Self::DockerArchive { path, .. }
+            | Self::Dir(path) => {
+                *path = std::path::absolute(&*path).context(|| format!("find `{}`", path.display()))?;
+            }
+        }
+        Ok(self)
     }
 
     /// Parses `text` by its spelling alone.
@@ -274,6 +288,15 @@ mod tests {
         ] {
             assert_eq!(canonical(text), want, "{text}");
             assert_eq!(canonical(&want), want, "round trip of {text}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_become_absolute() {
+        let cwd = std::env::current_dir().unwrap();
+        for (text, path) in [("oci:a:tag", "a"), ("oci-archive:./b.tar", "b.tar"), ("dir:c/d", "c/d")] {
+            let parsed = ImageRef::parse_at(text).unwrap().to_string();
+            assert!(parsed.contains(&format!(":{}", cwd.join(path).display())), "{parsed}");
         }
     }
 
