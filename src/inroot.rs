@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use crate::error::{Context, Error, Result};
 
@@ -105,6 +105,13 @@ impl Root {
             return Err(Error::new("it is not a regular file")).context(what);
         }
         File::from(fd).write_all(content).context(what)
+    }
+
+    /// Makes a link, in a directory that gpurun has filled itself.
+    pub fn make_link(&self, path: &Path, to: &Path) -> Result<()> {
+        let what = || format!("make the link `{}` in the container", path.display());
+        let parent = self.make_dir(path.parent().unwrap_or(Path::new("/")))?;
+        symlinkat(to, &parent, path.file_name().context(what)?).context(what)
     }
 
     /// Whether there is a symbolic link at `path` itself.

@@ -276,13 +276,6 @@ pub fn set_cloexec(number: RawFd) -> nix::Result<()> {
     Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
-/// `fd` open on `number` as well (dup2(2)).
-pub fn dup_onto(fd: BorrowedFd, number: RawFd) -> nix::Result<()> {
-    // SAFETY: only standard streams are replaced, which nothing owns.
-    assert!((0..3).contains(&number));
-    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
-}
-
 /// A path as the kernel takes it.
 pub fn cstring(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).context(|| format!("`{}` has a NUL byte", path.display()))
