@@ -6,8 +6,9 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Component, Path};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat, umask};
@@ -48,7 +49,11 @@ fn assemble(plan: &Plan) -> Result<Root> {
     let sources = plan.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
     let scratch = tmpfs(None, 0o700)?;
     attach(&scratch, &open_dir(Path::new(SCRATCH))?)?;
-    let root = overlay(&lower, &scratch)?;
+    let upper = upper(&lower, &scratch)?;
+    if fstat(&lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
+        take_over(plan, &lower, &upper)?;
+    }
+    let root = overlay(&lower)?;
     for file in &plan.files {
         root.write(Path::new(file.path), &file.content)?;
     }
@@ -87,13 +92,48 @@ fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     sys::move_mount(tree.as_fd(), target.as_fd())
 }
 
-/// The image's tree below, a directory in the scratch tmpfs above.
-fn overlay(lower: &OwnedFd, scratch: &OwnedFd) -> Result<Root> {
+/// The directories of the overlay in the scratch tmpfs. Gives the one that takes the writes.
+fn upper(lower: &OwnedFd, scratch: &OwnedFd) -> Result<OwnedFd> {
     // The merged root shows the upper's mode, so it must be the image's.
     let mode = Mode::from_bits_truncate(fstat(lower).context(|| "fstat the image's root")?.st_mode);
     for (name, mode) in [("upper", mode), ("work", Mode::S_IRWXU), ("root", Mode::S_IRWXU)] {
         mkdirat(scratch, name, mode).context(|| format!("mkdir `{SCRATCH}/{name}`"))?;
     }
+    open_dir(&Path::new(SCRATCH).join("upper"))
+}
+
+/// In a tree of somebody else's nothing can be made, not even in the overlay: its directories' owner has no id inside.
+/// So those in which we make something are ours in the upper layer, with the same mode, and so are the files we supply.
+fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
+    let targets =
+        plan.mounts.iter().map(|m| m.target.as_path()).chain(plan.directories.iter().map(|d| d.path.as_path()));
+    for target in targets.chain(plan.files.iter().map(|f| Path::new(f.path))) {
+        own_parents(target, lower, upper).context(|| format!("make the parents of `{}` ours", target.display()))?;
+    }
+    let upper = Root::from_fd(upper.try_clone().context(|| "dup")?);
+    plan.files.iter().try_for_each(|file| upper.write(Path::new(file.path), &[]))
+}
+
+/// Follows real directories only: behind a link it is the image's owner's again.
+fn own_parents(target: &Path, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut walked = [lower, upper].map(|fd| fd.try_clone());
+    for name in target.parent().into_iter().flat_map(Path::components).filter(|c| matches!(c, Component::Normal(_))) {
+        let [Ok(below), Ok(above)] = &walked else { break };
+        let Ok(below) = openat(below, name.as_os_str(), flags, Mode::empty()) else { break };
+        let mode = Mode::from_bits_truncate(fstat(&below).context(|| "fstat")?.st_mode);
+        match mkdirat(above, name.as_os_str(), mode) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e).context(|| "mkdir"),
+        }
+        let above = openat(above, name.as_os_str(), flags, Mode::empty()).context(|| "open")?;
+        walked = [Ok(below), Ok(above)];
+    }
+    Ok(())
+}
+
+/// The image's tree below, a directory in the scratch tmpfs above.
+fn overlay(lower: &OwnedFd) -> Result<Root> {
     // A relative lower needs no escaping: its path may hold the separators that overlayfs splits at.
     fchdir(lower).context(|| "chdir to the image's tree")?;
     let upper = CString::new(format!("{SCRATCH}/upper")).expect("no NUL in it");
@@ -101,7 +141,10 @@ fn overlay(lower: &OwnedFd, scratch: &OwnedFd) -> Result<Root> {
     let options: &[(&CStr, Option<&CStr>)] =
         &[(c"lowerdir", Some(c".")), (c"upperdir", Some(&upper)), (c"workdir", Some(&work)), (c"userxattr", None)];
     let tree = sys::fsmount(c"overlay", options, MountAttr::NOSUID.with(MountAttr::NODEV, true)).map_err(|e| {
-        e.hint("the image's file system cannot be an overlay's lower layer: put the store on a local disk")
+        e.hint(
+            "the image's file system cannot be an overlay's lower layer, or another is mounted in it: put the store on a \
+             local disk",
+        )
     })?;
     attach(&tree, &open_dir(&Path::new(SCRATCH).join("root"))?)?;
     Ok(Root::from_fd(tree))
