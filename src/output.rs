@@ -32,8 +32,11 @@ pub fn notice(quiet: bool, line: &str) {
 
 /// Prints an error with its causes and hints, to stderr.
 pub fn error(error: &Error) {
-    let hints: String = error.hints().iter().map(|hint| format!("hint: {hint}\n")).collect();
-    to_stderr(&format!("error: {error:#}\n{hints}"));
+    let mut text = format!("error: {error:#}\n");
+    for hint in error.hints() {
+        text.extend(["hint: ", hint, "\n"]);
+    }
+    to_stderr(&text);
 }
 
 /// Nobody can be told that stderr is closed.

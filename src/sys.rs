@@ -254,7 +254,7 @@ pub fn close_all_but(kept: RawFd) -> nix::Result<()> {
         // SAFETY: the one caller, PID 1, uses no descriptor again but the one that stays, and drops none: it never returns.
         Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
     };
-    let kept = kept as u32;
+    let kept = kept.cast_unsigned();
     if kept > 0 {
         close(0, kept - 1)?;
     }
@@ -285,8 +285,9 @@ fn fd(ret: libc::c_long) -> io::Result<OwnedFd> {
     if ret < 0 {
         return Err(io::Error::last_os_error());
     }
+    let number = RawFd::try_from(ret).map_err(io::Error::other)?;
     // SAFETY: the call succeeded, so the number is a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(ret as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn check(ret: libc::c_long) -> io::Result<()> {

@@ -43,8 +43,11 @@ fn the_caller_has_an_entry_whatever_the_image_has() {
     let want = |name: &str| format!("{name}\n{name}\n{}\n", crate::support::text(&case.path("home")));
     let name = crate::support::Finish::finish(std::process::Command::new("id").arg("-un")).ok().trim().to_owned();
     for (passwd, group) in [(None, None), (Some("root:x:0:0:root:/root:/bin/sh\n"), Some("root:x:0:\n"))] {
-        passwd.map(|passwd| case.image.file("/etc/passwd", passwd));
-        group.map(|group| case.image.file("/etc/group", group));
+        for (path, content) in [("/etc/passwd", passwd), ("/etc/group", group)] {
+            if let Some(content) = content {
+                case.image.file(path, content);
+            }
+        }
         if !geteuid().is_root() {
             assert_eq!(case.sh(&[], script).ok(), want(&name));
         }

@@ -16,7 +16,7 @@ use crate::launch::fds::Inherited;
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        Err(usage) => return refused::reason(&usage).map_or_else(|| print_usage(&usage), Err),
+        Err(usage) => return refused::reason(&usage).map_or_else(|| Ok(print_usage(&usage)), Err),
     };
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(&args, inherited),
@@ -31,8 +31,8 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
 }
 
 /// Help is what was asked for; a usage error ends with 125, since clap's 2 could be the workload's own.
-fn print_usage(usage: &clap::Error) -> Result<u8> {
+fn print_usage(usage: &clap::Error) -> u8 {
     let asked = matches!(usage.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let _ = usage.print(); // to stdout or stderr, which may be closed
-    Ok(if asked { 0 } else { EXIT_GPURUN })
+    if asked { 0 } else { EXIT_GPURUN }
 }

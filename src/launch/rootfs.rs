@@ -117,7 +117,7 @@ fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
 /// Follows real directories only: behind a link it is the image's owner's again.
 fn own_parents(target: &Path, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
     let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut walked = [lower, upper].map(|fd| fd.try_clone());
+    let mut walked = [lower, upper].map(OwnedFd::try_clone);
     for name in target.parent().into_iter().flat_map(Path::components).filter(|c| matches!(c, Component::Normal(_))) {
         let [Ok(below), Ok(above)] = &walked else { break };
         let Ok(below) = openat(below, name.as_os_str(), flags, Mode::empty()) else { break };

@@ -84,7 +84,7 @@ impl Pty {
                 let mut screen = screen.lock().expect("lock");
                 seen.clone_from(&screen);
                 let Some(at) = screen.find(wanted) else { return false };
-                before = screen[..at].to_owned();
+                screen[..at].clone_into(&mut before);
                 screen.drain(..at + wanted.len());
                 true
             });
