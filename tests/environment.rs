@@ -154,6 +154,8 @@ fn networks() {
     let case = Case::new();
     let devices = "tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '";
     assert_eq!(case.sh(&["--network", "none"], devices).ok(), "lo\n");
+    let loopback = "ifconfig lo | grep -c -e UP.*LOOPBACK -e 127.0.0.1";
+    assert_eq!(case.sh(&["--network", "none"], loopback).ok(), "2\n");
     let host = std::fs::read_to_string("/proc/net/dev").unwrap().lines().count() - 2;
     assert_eq!(case.sh(&["--network", "host"], devices).ok().lines().count(), host);
     case.sh(&["--network", "bridge"], ":").ends(125);

@@ -23,6 +23,10 @@ pub(super) fn run(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) ->
 
 fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
     libcontainer::unshare(NamespaceKind::Mount)?;
+    if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Network) {
+        libcontainer::unshare(NamespaceKind::Network)?;
+        sys::bring_up_loopback()?; // while we have the right to
+    }
     let root = rootfs::build(plan)?;
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;

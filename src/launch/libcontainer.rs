@@ -113,10 +113,9 @@ fn share_of(plan: &Plan) -> Result<Spec> {
     Ok(spec)
 }
 
-/// The user, PID and mount namespaces are entered.
+/// All namespaces but the UTS one are entered.
 fn left_to_make(all: &[LinuxNamespace]) -> Result<Vec<LinuxNamespace>> {
-    use LinuxNamespaceType::{Mount, Pid, User};
-    let left = all.iter().map(LinuxNamespace::typ).filter(|typ| !matches!(typ, User | Pid | Mount));
+    let left = all.iter().map(LinuxNamespace::typ).filter(|typ| *typ == LinuxNamespaceType::Uts);
     left.map(namespace).collect::<Result<_, _>>().context(|| "describe the namespaces")
 }
 
