@@ -51,6 +51,9 @@ pub enum Verb {
     },
     /// Print the man page
     Man,
+    /// The program of `builtin:hello`
+    #[command(hide = true)]
+    BuiltinHello,
 }
 
 /// Where images are and how they come.

@@ -82,8 +82,12 @@ impl Error {
         std::iter::successors(Some(self as &(dyn StdError + 'static)), |&e| e.source())
     }
 
+    /// Our own errors in the chain, also those that came through a `Read` inside an I/O error.
     fn chain(&self) -> impl Iterator<Item = &Error> {
-        self.sources().filter_map(|e| e.downcast_ref::<Error>())
+        self.sources().filter_map(|e| {
+            let carried = || e.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref::<Error>();
+            e.downcast_ref::<Error>().or_else(carried)
+        })
     }
 }
 
@@ -156,6 +160,8 @@ mod tests {
         let e = Error::new("start").because(e).hint("outer");
         assert_eq!(e.exit_status(), EXIT_NOT_FOUND);
         assert_eq!(e.hints(), ["outer", "inner"]);
+        let e = Error::new("unpack").because(std::io::Error::other(e));
+        assert_eq!((e.hints().len(), e.exit_status()), (2, EXIT_NOT_FOUND), "through a reader");
         assert_eq!(Error::new("x").exit_status(), EXIT_GPURUN);
     }
 }

@@ -77,11 +77,13 @@ impl<'de> Deserialize<'de> for Digest {
 }
 
 /// What an image must have been built for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Platform {
     /// As Go's GOOS: `linux`.
+    #[serde(default)]
     pub os: String,
     /// As Go's GOARCH: `amd64`, `arm64`.
+    #[serde(default)]
     pub architecture: String,
     /// `v7`, `v8`; `None` takes any.
     pub variant: Option<String>,
@@ -98,6 +100,22 @@ impl Platform {
             other => other,
         };
         Self { os: "linux".into(), architecture: architecture.into(), variant: None }
+    }
+
+    /// One spelling for what means the same machine: `normalizeArch` in containerd's platforms/database.go.
+    #[must_use]
+    pub fn normalised(&self) -> Self {
+        let variant = self.variant.as_deref().unwrap_or("");
+        let (architecture, variant) = match (self.architecture.to_ascii_lowercase().as_str(), variant) {
+            ("aarch64" | "arm64", "" | "8" | "v8") => ("arm64".into(), ""),
+            ("x86_64" | "x86-64" | "amd64", "" | "v1") => ("amd64".into(), ""),
+            ("i386" | "386", _) => ("386".into(), ""),
+            ("armhf", _) | ("arm", "" | "7") => ("arm".into(), "v7"),
+            ("armel", _) | ("arm", "6") => ("arm".into(), "v6"),
+            (other, variant) => (other.to_owned(), variant),
+        };
+        let variant = (!variant.is_empty()).then(|| variant.to_owned());
+        Self { os: self.os.to_ascii_lowercase(), architecture, variant }
     }
 }
 
@@ -126,27 +144,13 @@ impl fmt::Display for Platform {
     }
 }
 
-/// How a layer's tar is compressed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Compression {
-    /// A plain tar.
-    None,
-    /// gzip, one member or several.
-    Gzip,
-    /// zstd, one frame or several.
-    Zstd,
-}
-
 /// One layer: the blob as it is transferred, and what it must unpack to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
-    /// Digest of the blob as transferred.
-    pub digest: Digest,
-    /// Size of the blob as transferred, in bytes; `None` where the format does not say (a docker-archive).
+    /// Digest of the blob as transferred; a docker-archive names none, and then the diff id alone is verified.
+    pub digest: Option<Digest>,
+    /// Size of the blob as transferred, in bytes.
     pub size: Option<u64>,
-    /// How the blob is compressed; archives that do not say are recognised by their first bytes.
-    pub compression: Option<Compression>,
     /// Digest of the uncompressed tar.
     pub diff_id: Digest,
 }
@@ -166,6 +170,13 @@ pub struct Image {
     pub layers: Vec<Layer>,
 }
 
+impl Layer {
+    /// What names it: the digest of the blob, else the diff id.
+    pub fn name(&self) -> Digest {
+        self.digest.unwrap_or(self.diff_id)
+    }
+}
+
 impl Image {
     /// The chain id of the topmost layer: the name of the rootfs.
     pub fn chain_id(&self) -> Digest {
@@ -173,7 +184,7 @@ impl Image {
     }
 }
 
-/// The chain id of these diff ids, lowest first (image-spec, config.md, "Layer ChainID"). An image without layers has
+/// The chain id of these diff ids, lowest first (image-spec, config.md, "Layer `ChainID`"). An image without layers has
 /// none there; here it is the digest of nothing.
 pub fn chain_id(diff_ids: impl IntoIterator<Item = Digest>) -> Digest {
     let step = |below: Option<Digest>, diff: Digest| match below {

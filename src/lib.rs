@@ -5,8 +5,16 @@
 //! DriverRoot ─gpu→ Inventory ─select(Request, host env, device access)→ Injection
 //! Request + Image.config + Rootfs + Injection + Host facts ─plan→ Plan ─launch→ ExitStatus
 //! ```
+//!
+//! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`request`], [`reference`].
+//! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
+//! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
+//! [`host`] and [`image`]. What is done: [`launch`]. Everything that an image names is found by [`inroot`], or in memory
+//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers; [`error`] is the one error; [`sys`] has the only
+//! unsafe code.
 
 pub mod archive;
+pub mod builtin;
 pub mod cli;
 pub mod cmd;
 pub mod error;
@@ -14,9 +22,15 @@ pub mod host;
 pub mod image;
 pub mod inroot;
 pub mod launch;
+pub mod layer;
+pub mod manifest;
 pub mod output;
 pub mod plan;
+pub mod progress;
+pub mod pull;
 pub mod reference;
+pub mod registry;
 pub mod request;
 pub mod source;
+pub mod store;
 pub mod sys;

@@ -93,6 +93,11 @@ impl ImageRef {
         }
     }
 
+    /// Whether it is on this machine: then it is looked at anew each time, which asks nobody else.
+    pub fn is_local(&self) -> bool {
+        !matches!(self, Self::Registry(_))
+    }
+
     /// A path that exists is what its content says.
     fn from_content(path: &Path) -> Result<Self> {
         let meta =

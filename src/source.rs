@@ -5,8 +5,12 @@
 
 use std::io::Read;
 
-use crate::error::Result;
+use crate::archive::{DockerArchive, Layout};
+use crate::builtin::Builtin;
+use crate::error::{Error, Result};
 use crate::image::{Image, Layer, Platform};
+use crate::reference::ImageRef;
+use crate::registry::{Options, Registry};
 
 /// One image in a registry, a layout or an archive.
 pub trait Source: Sync {
@@ -15,4 +19,16 @@ pub trait Source: Sync {
 
     /// The blob of one of its layers, from the start. Neither its size nor its digest has been looked at.
     fn blob(&self, layer: &Layer) -> Result<Box<dyn Read + Send>>;
+}
+
+/// Opens what a reference names. A registry is not asked anything yet; a layout or an archive is looked into.
+pub fn open(reference: &ImageRef, options: &Options) -> Result<Box<dyn Source>> {
+    match reference {
+        ImageRef::Registry(name) => Ok(Box::new(Registry::new(name, options))),
+        ImageRef::OciDir { path, tag } => Ok(Box::new(Layout::open_dir(path, tag.as_deref())?)),
+        ImageRef::OciArchive { path, tag } => Ok(Box::new(Layout::open_archive(path, tag.as_deref())?)),
+        ImageRef::DockerArchive { path, tag } => Ok(Box::new(DockerArchive::open(path, tag.as_deref())?)),
+        ImageRef::Builtin(name) => Ok(Box::new(Builtin::new(name)?)),
+        ImageRef::Dir(_) => Err(Error::new(format!("`{reference}` is a root file system, and has no layers"))),
+    }
 }

@@ -309,3 +309,34 @@ fn fd(ret: libc::c_long) -> io::Result<OwnedFd> {
 fn check(ret: libc::c_long) -> io::Result<()> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
+
+/// Sets an extended attribute of the file behind `fd` (fsetxattr(2)).
+pub fn set_xattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: the name is a C string and the value a slice, and both outlive the call.
+    let ret = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(ret).map(drop)
+}
+
+/// Writes all of a file system to its disk (syncfs(2)).
+pub fn syncfs(fd: BorrowedFd) -> nix::Result<()> {
+    // SAFETY: the call takes a descriptor and nothing in memory.
+    Errno::result(unsafe { libc::syncfs(fd.as_raw_fd()) }).map(drop)
+}
+
+/// The libraries this process was started with, by the paths under which its loader found them (dl_iterate_phdr(3)).
+pub fn loaded_libraries() -> Vec<std::path::PathBuf> {
+    unsafe extern "C" fn note(info: *mut libc::dl_phdr_info, _: usize, paths: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `paths` is the vector below, and the loader's strings are valid during the call.
+        let (paths, name) =
+            unsafe { (&mut *paths.cast::<Vec<std::path::PathBuf>>(), CStr::from_ptr((*info).dlpi_name)) };
+        // The executable has no name, and the vDSO no path.
+        if name.to_bytes().starts_with(b"/") {
+            paths.push(std::ffi::OsStr::from_bytes(name.to_bytes()).into());
+        }
+        0
+    }
+    let mut paths = Vec::new();
+    // SAFETY: `note` gets the vector, which outlives the call, and does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut paths).cast()) };
+    paths
+}

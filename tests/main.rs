@@ -2,6 +2,8 @@
 //!
 //! `tests/run` is the command that runs them. The program is found through `GPURUN_BIN`, else where cargo built it.
 
+mod archive;
+mod completions;
 mod environment;
 mod explain;
 mod fallbacks;
@@ -9,6 +11,7 @@ mod harmless;
 mod launch;
 mod mounts;
 mod refusals;
+mod registry;
 mod rootfs;
 mod signals;
 mod support;

@@ -2,15 +2,26 @@
 
 mod explain;
 mod generate;
+mod hello;
+mod images;
 mod refused;
 mod run;
+
+use std::sync::Arc;
 
 use clap::Parser;
 use clap::error::ErrorKind;
 
-use crate::cli::{Cli, Verb};
+use crate::cli::{Cli, Pull, StoreArgs, Verb};
 use crate::error::{EXIT_GPURUN, Result};
+use crate::host::Host;
+use crate::image::Platform;
 use crate::launch::fds::Inherited;
+use crate::progress::Progress;
+use crate::pull::{self, Obtained};
+use crate::reference::ImageRef;
+use crate::store::Store;
+use crate::{registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
@@ -24,9 +35,11 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Spec(args) => explain::spec(&args),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man => generate::man(),
-        Verb::Pull(_) | Verb::Images(_) | Verb::Inspect(_) | Verb::Rm(_) => {
-            Err(crate::error::Error::new("images cannot be stored yet"))
-        }
+        Verb::Pull(args) => images::pull(&args),
+        Verb::Images(args) => images::images(&args),
+        Verb::Inspect(args) => images::inspect(&args),
+        Verb::Rm(args) => images::rm(&args),
+        Verb::BuiltinHello => hello::hello(),
     }
 }
 
@@ -35,4 +48,17 @@ fn print_usage(usage: &clap::Error) -> u8 {
     let asked = matches!(usage.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
     let _ = usage.print(); // to stdout or stderr, which may be closed
     if asked { 0 } else { EXIT_GPURUN }
+}
+
+/// The image that `text` names, in the store that the options mean.
+fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u64) -> Result<Obtained> {
+    let reference = ImageRef::parse_at(text)?;
+    let store = Store::locate(args.store.as_deref(), host)?;
+    let platform = args.platform.clone().unwrap_or_else(Platform::host);
+    let progress = Arc::new(Progress::new(args.quiet));
+    let teller = Arc::clone(&progress);
+    let notice = Arc::new(move |line: &str| teller.notice(line));
+    let registry = registry::Options { plain_http: args.plain_http, notice };
+    let options = pull::Options { when, platform, max_unpacked, progress };
+    pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
 }

@@ -1,12 +1,16 @@
 //! `gpurun run`: the way the data flows, in one function.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use oci_spec::image::ImageConfiguration;
 
+use super::obtain;
 use crate::cli::RunArgs;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::Host;
+use crate::image::Digest;
 use crate::inroot::Root;
 use crate::launch::{self, fds::Inherited};
 use crate::output;
@@ -14,13 +18,22 @@ use crate::plan::user::Accounts;
 use crate::plan::{self, ImageFacts, Inputs, Plan};
 use crate::reference::ImageRef;
 use crate::request::Request;
+use crate::store::{HeldRootfs, ImageRecord, Store};
 
 /// The largest account file that is read.
 const MAX_ACCOUNTS: u64 = 16 << 20;
 
+/// Names the image to the process that a pull is followed by.
+const PULLED: &str = "GPURUN_INTERNAL_PULLED";
+
 /// Runs a command in an image and gives its exit status.
 pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
-    let (plan, _held) = plan(args)?;
+    let (host, request) = ask(args)?;
+    let image = image(args, &host)?;
+    if let Some(digest) = image.pulled {
+        return again(&digest);
+    }
+    let plan = build(&host, &request, &image)?;
     if args.dry_run {
         output::facts(&plan::explain::human(&plan))?;
         return Ok(0);
@@ -29,39 +42,87 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
     launch::launch(&plan, inherited)
 }
 
-/// argv → Request, reference → Image → Rootfs, host facts → Plan. What is held must live as long as the run.
-pub(super) fn plan(args: &RunArgs) -> Result<(Plan, ())> {
+/// What `run` would do, without doing it. What is held must live as long as the plan is used.
+pub(super) fn plan(args: &RunArgs) -> Result<(Plan, Image)> {
+    let (host, request) = ask(args)?;
+    let image = image(args, &host)?;
+    Ok((build(&host, &request, &image)?, image))
+}
+
+/// argv → Request, checked against the host.
+fn ask(args: &RunArgs) -> Result<(Host, Request)> {
     let host = Host::probe();
     let request = Request::new(args, &host)?;
     request.check_sources()?;
-    let reference = ImageRef::parse_at(args.image.as_deref().unwrap_or_default())?;
-    let image = obtain(&reference)?;
-    let plan = plan::build(&Inputs {
-        request: &request,
-        image: image.facts,
+    Ok((host, request))
+}
+
+fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
+    plan::build(&Inputs {
+        request,
+        image: image.facts.clone(),
         config: &image.config,
         rootfs: &image.rootfs,
         accounts: &accounts(&image.rootfs)?,
-        host: &host,
-    })?;
-    Ok((plan, ()))
+        host,
+    })
 }
 
-struct Obtained {
+/// An image that can be run.
+pub(super) struct Image {
     facts: ImageFacts,
     config: ImageConfiguration,
     rootfs: PathBuf,
+    /// Its digest, if it was fetched or made just now.
+    pulled: Option<Digest>,
+    _held: Option<HeldRootfs>,
 }
 
-fn obtain(reference: &ImageRef) -> Result<Obtained> {
-    match reference {
-        ImageRef::Dir(path) => Ok(Obtained {
+/// reference → image → rootfs.
+fn image(args: &RunArgs, host: &Host) -> Result<Image> {
+    let text = args.image.as_deref().unwrap_or_default();
+    let reference = ImageRef::parse_at(text)?;
+    if let ImageRef::Dir(path) = &reference {
+        return Ok(Image {
             facts: ImageFacts { reference: reference.to_string(), digest: None },
             config: ImageConfiguration::default(),
             rootfs: path.clone(),
-        }),
-        _ => Err(Error::new("not yet")),
+            pulled: None,
+            _held: None,
+        });
     }
+    let store = Store::locate(args.store.store.as_deref(), host)?;
+    if let Some(record) = just_pulled(&store)? {
+        return held(&store, &reference, &record, false);
+    }
+    let obtained = obtain(text, &args.store, host, args.pull, u64::MAX)?;
+    held(&store, &reference, &obtained.record, obtained.pulled)
+}
+
+fn held(store: &Store, reference: &ImageRef, record: &ImageRecord, pulled: bool) -> Result<Image> {
+    let held = store.hold(record)?;
+    Ok(Image {
+        facts: ImageFacts { reference: reference.to_string(), digest: Some(record.digest.to_string()) },
+        config: serde_json::from_str(record.config.get()).context(|| "read the image's config")?,
+        rootfs: held.root.clone(),
+        pulled: pulled.then_some(record.digest),
+        _held: Some(held),
+    })
+}
+
+/// A pull leaves memory and descriptors behind; a fresh process launches as every warm start does.
+fn again(digest: &Digest) -> Result<u8> {
+    let mut args = std::env::args_os();
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(args.next().unwrap_or_else(|| "gpurun".into())).args(args).env(PULLED, digest.to_string());
+    Err(Error::new("execute gpurun again, after the pull").because(command.exec()))
+}
+
+/// The image that this process's predecessor pulled.
+fn just_pulled(store: &Store) -> Result<Option<ImageRecord>> {
+    let Some(digest) = std::env::var_os(PULLED) else { return Ok(None) };
+    let digest: Digest = digest.to_string_lossy().parse().context(|| format!("read ${PULLED}"))?;
+    store.image(&digest)
 }
 
 /// The image's account files, read as hostile input.

@@ -1,0 +1,172 @@
+//! `gpurun pull`, `images`, `inspect` and `rm`: what is in the store.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::obtain;
+use crate::cli::{ImagesArgs, InspectArgs, Pull, PullArgs, RmArgs, StoreArgs};
+use crate::error::{Context, Error, Result};
+use crate::host::Host;
+use crate::image::{Digest, Platform};
+use crate::output::{self, size};
+use crate::reference::ImageRef;
+use crate::request::parse_size;
+use crate::store::{ImageRecord, LayerRecord, NameRecord, Store};
+
+/// An image under one of its names.
+#[derive(Serialize)]
+struct Facts<'a> {
+    reference: &'a str,
+    platform: &'a str,
+    digest: Digest,
+    config_digest: Digest,
+    /// Bytes of all its files.
+    size: u64,
+    /// Seconds since 1970.
+    pulled: u64,
+}
+
+/// Everything about an image.
+#[derive(Serialize)]
+struct Details<'a> {
+    #[serde(flatten)]
+    facts: Facts<'a>,
+    rootfs: String,
+    layers: &'a [LayerRecord],
+    config: &'a RawValue,
+}
+
+/// Fetches images.
+pub(super) fn pull(args: &PullArgs) -> Result<u8> {
+    let host = Host::probe();
+    let max_unpacked = args.max_unpacked.as_deref().map(parse_size).transpose()?.unwrap_or(u64::MAX);
+    let mut pulled = Vec::new();
+    for image in &args.images {
+        let obtained = obtain(image, &args.store, &host, Pull::Always, max_unpacked)?;
+        pulled.push((obtained.name, obtained.record));
+    }
+    if args.json {
+        output::json(&pulled.iter().map(|(name, record)| facts(name, record)).collect::<Vec<_>>())?;
+    } else if !args.store.quiet {
+        let line = |(name, record): &(NameRecord, ImageRecord)| format!("{} {}\n", name.reference, record.digest);
+        output::facts(&pulled.iter().map(line).collect::<String>())?;
+    }
+    Ok(0)
+}
+
+/// Lists images.
+pub(super) fn images(args: &ImagesArgs) -> Result<u8> {
+    let store = store(&args.store)?;
+    let mut all = Vec::new();
+    for name in store.names()? {
+        // One whose rootfs was lost is no image that could be run.
+        all.extend(store.image(&name.digest)?.map(|record| (name, record)));
+    }
+    let facts: Vec<_> = all.iter().map(|(name, record)| facts(name, record)).collect();
+    if args.json {
+        output::json(&facts)?;
+    } else {
+        output::facts(&table(&facts))?;
+    }
+    Ok(0)
+}
+
+fn table(all: &[Facts]) -> String {
+    let width = all.iter().map(|f| f.reference.len()).chain([9]).max().unwrap_or_default();
+    let row = |name: &str, platform: &str, digest: &str, size: &str| {
+        format!("{name:width$}  {platform:12}  {digest:12}  {size:>8}\n")
+    };
+    let rows = all.iter().map(|f| row(f.reference, f.platform, &f.digest.hex()[..12], &size(f.size)));
+    std::iter::once(row("REFERENCE", "PLATFORM", "DIGEST", "SIZE")).chain(rows).collect()
+}
+
+/// Prints what an image is.
+pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
+    let store = store(&args.store)?;
+    let name = find(&store, &args.image, &args.store)?;
+    let record = store.image(&name.digest)?.ok_or_else(|| missing(&store, &args.image))?;
+    let details = Details {
+        facts: facts(&name, &record),
+        rootfs: store.rootfs_path(&record.chain_id).join("root").display().to_string(),
+        layers: &record.layers,
+        config: &record.config,
+    };
+    if args.json {
+        output::json(&details)?;
+    } else {
+        output::facts(&described(&details)?)?;
+    }
+    Ok(0)
+}
+
+fn described(details: &Details) -> Result<String> {
+    let facts = &details.facts;
+    let mut out = format!(
+        "reference: {}\nplatform: {}\ndigest: {}\nconfig digest: {}\nsize: {}\nrootfs: {}\nlayers:\n",
+        facts.reference,
+        facts.platform,
+        facts.digest,
+        facts.config_digest,
+        size(facts.size),
+        details.rootfs
+    );
+    for layer in details.layers {
+        let name = layer.digest.unwrap_or(layer.diff_id);
+        let _ = writeln!(out, "  {name}  {}", layer.size.map(size).unwrap_or_default()); // to a String
+    }
+    let config: serde_json::Value = serde_json::from_str(details.config.get()).context(|| "read the image's config")?;
+    Ok(format!("{out}config: {config:#}\n"))
+}
+
+/// Removes images.
+pub(super) fn rm(args: &RmArgs) -> Result<u8> {
+    let store = store(&args.store)?;
+    for image in &args.images {
+        let name = find(&store, image, &args.store)?;
+        store.remove(&name)?;
+        output::notice(args.store.quiet, &format!("removed {}", name.reference));
+    }
+    Ok(0)
+}
+
+fn facts<'a>(name: &'a NameRecord, record: &ImageRecord) -> Facts<'a> {
+    Facts {
+        reference: &name.reference,
+        platform: &name.platform,
+        digest: record.digest,
+        config_digest: record.config_digest,
+        size: record.unpacked,
+        pulled: name.pulled,
+    }
+}
+
+fn store(args: &StoreArgs) -> Result<Store> {
+    Store::locate(args.store.as_deref(), &Host::probe())
+}
+
+fn platform(args: &StoreArgs) -> String {
+    args.platform.clone().unwrap_or_else(Platform::host).to_string()
+}
+
+/// The name that `image` spells, or that is given by the start of its image's digest.
+fn find(store: &Store, image: &str, args: &StoreArgs) -> Result<NameRecord> {
+    let names = store.names()?;
+    let spelled = ImageRef::parse_at(image).map(|r| r.to_string()).ok();
+    let by_name = |n: &&NameRecord| Some(&n.reference) == spelled.as_ref() && n.platform == platform(args);
+    if let Some(name) = names.iter().find(by_name) {
+        return Ok(name.clone());
+    }
+    let hex = image.strip_prefix("sha256:").unwrap_or(image);
+    let by_digest: Vec<_> = names.iter().filter(|n| hex.len() >= 6 && n.digest.hex().starts_with(hex)).collect();
+    match by_digest[..] {
+        [one] => Ok(one.clone()),
+        [] => Err(missing(store, image)),
+        _ => Err(Error::new(format!("`{image}` means {} images", by_digest.len())).hint("`gpurun images` lists them")),
+    }
+}
+
+fn missing(store: &Store, image: &str) -> Error {
+    Error::new(format!("`{image}` is not in the store `{}`", store.path().display())).hint("`gpurun images` lists them")
+}

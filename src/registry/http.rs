@@ -1,0 +1,124 @@
+//! One GET, over ureq: redirects, timeouts, proxies, and bodies read up to a limit.
+//!
+//! In: a URL and the headers that matter here. Out: the response to it, or a [`Failure`] that knows whether another
+//! try can help. Redirects are followed here and not by ureq, which would send credentials to another port.
+
+use std::io::Read;
+use std::time::{Duration, SystemTime};
+
+use ureq::config::Config;
+use ureq::http::{HeaderMap, Response, Uri, header};
+use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{Agent, Body};
+
+use super::origin::{follow, is_loopback, same_origin, shown};
+use super::retry::{Failure, retry_after};
+use super::status::Refusal;
+use crate::error::{Context, Error};
+
+/// To connect, TLS included.
+const CONNECT: Duration = Duration::from_secs(30);
+/// Without a byte in either direction; there is no limit on a whole body.
+const STALL: Duration = Duration::from_secs(60);
+const MAX_REDIRECTS: u32 = 10;
+/// Connections kept open: as many as there are layers fetched at once.
+const KEEP: usize = 8;
+/// How much of an error's body is read for its message.
+const MAX_REFUSAL: u64 = 64 << 10;
+
+/// The connections of one session. Certificates are verified as the platform does, `SSL_CERT_FILE` included.
+#[derive(Debug)]
+pub(super) struct Http {
+    agent: Agent,
+    /// For this machine, which no proxy stands before: Go's `httpproxy` and so Docker see it the same way.
+    direct: Agent,
+}
+
+/// A request.
+pub(super) struct Get<'a> {
+    pub(super) url: &'a Uri,
+    pub(super) accept: Option<&'a str>,
+    pub(super) authorization: Option<&'a str>,
+    /// The first byte wanted.
+    pub(super) from: u64,
+}
+
+impl<'a> Get<'a> {
+    pub(super) fn new(url: &'a Uri) -> Self {
+        Self { url, accept: None, authorization: None, from: 0 }
+    }
+}
+
+impl Http {
+    pub(super) fn new() -> Self {
+        Self { agent: config().build().new_agent(), direct: config().proxy(None).build().new_agent() }
+    }
+
+    /// The final response, whatever its status.
+    pub(super) fn get(&self, get: &Get) -> Result<Response<Body>, Failure> {
+        let (mut url, mut authorization) = (get.url.clone(), get.authorization);
+        for _ in 0..MAX_REDIRECTS {
+            let response = self.exchange(&url, &Get { authorization, ..*get })?;
+            let location = match response.status().as_u16() {
+                301 | 302 | 303 | 307 | 308 => text(response.headers(), header::LOCATION.as_str()),
+                _ => return Ok(response),
+            };
+            let to = follow(&url, location.context(|| format!("{} redirects to nowhere", shown(&url)))?)?;
+            authorization = authorization.filter(|_| same_origin(&url, &to));
+            url = to;
+        }
+        Err(Error::new(format!("{} redirects more than {MAX_REDIRECTS} times", shown(get.url))).into())
+    }
+
+    fn exchange(&self, url: &Uri, get: &Get) -> Result<Response<Body>, Failure> {
+        let here = url.authority().is_some_and(|a| is_loopback(a.as_str()));
+        let mut request = if here { &self.direct } else { &self.agent }.get(url);
+        if let Some(accept) = get.accept {
+            request = request.header(header::ACCEPT, accept);
+        }
+        if let Some(authorization) = get.authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
+        }
+        if get.from > 0 {
+            request = request.header(header::RANGE, format!("bytes={}-", get.from));
+        }
+        request.call().map_err(|e| Failure::transport(format!("get {}", shown(url)), e))
+    }
+}
+
+/// The whole body, if it is no longer than `limit`.
+pub(super) fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let body = response.body_mut().as_reader();
+    body.take(limit + 1).read_to_end(&mut bytes).context(|| "read the answer").map_err(Failure::passing)?;
+    match bytes.len() as u64 > limit {
+        true => Err(Error::new(format!("the answer is larger than the {limit} bytes that are read")).into()),
+        false => Ok(bytes),
+    }
+}
+
+/// The failure that an answer of `host` is, which should have been `subject`.
+pub(super) fn refusal(response: &mut Response<Body>, host: &str, subject: &str) -> Failure {
+    let retry_after =
+        text(response.headers(), header::RETRY_AFTER.as_str()).and_then(|v| retry_after(v, SystemTime::now()));
+    let body = read(response, MAX_REFUSAL).unwrap_or_default();
+    Refusal { status: response.status(), host, subject, retry_after, body: &body }.failure()
+}
+
+fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+    Config::builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .user_agent(concat!("gpurun/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .timeout_connect(Some(CONNECT))
+        .timeout_per_read(Some(STALL))
+        .timeout_per_write(Some(STALL))
+        .max_idle_connections_per_host(KEEP)
+}
+
+/// A header's value, if it is text.
+pub(super) fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}

@@ -1,0 +1,166 @@
+//! All requests about one image: where they go, as whom, and how often.
+//!
+//! In: paths below the image's repository. Out: documents, and bodies from any byte on.
+
+use std::io::ErrorKind;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ureq::Body;
+use ureq::http::{Response, Uri, header};
+
+use super::auth::{Auth, Challenge, Demand};
+use super::http::{Get, Http, read, refusal, text};
+use super::origin::{api_host, is_loopback};
+use super::retry::{self, Again, Failure};
+use super::{Notice, Options};
+use crate::error::{Context, Result};
+use crate::manifest::{ACCEPT, MAX_DOCUMENT};
+use crate::reference::RegistryRef;
+
+/// The connections to one registry, for one image.
+pub(super) struct Session {
+    name: RegistryRef,
+    http: Http,
+    auth: Auth,
+    pub(super) notice: Notice,
+    plain_http: bool,
+    scheme: OnceLock<&'static str>,
+    /// Whether it has ever answered: a registry that then refuses connections is being restarted.
+    answered: AtomicBool,
+}
+
+impl std::fmt::Debug for Session {
+    /// Without what it is trusted with.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// A manifest, an index or a config as it came.
+pub(super) struct Document {
+    pub(super) bytes: Vec<u8>,
+    /// `Content-Type` without its parameters.
+    pub(super) media_type: Option<String>,
+    /// `Docker-Content-Digest`, which not every registry sends.
+    pub(super) digest: Option<String>,
+}
+
+impl Session {
+    pub(super) fn new(name: &RegistryRef, options: &Options) -> Self {
+        Self {
+            name: name.clone(),
+            http: Http::new(),
+            auth: Auth::default(),
+            notice: options.notice.clone(),
+            plain_http: options.plain_http,
+            scheme: OnceLock::new(),
+            answered: AtomicBool::new(false),
+        }
+    }
+
+    pub(super) fn name(&self) -> &RegistryRef {
+        &self.name
+    }
+
+    /// A manifest or index, by tag or digest.
+    pub(super) fn manifest(&self, reference: &str) -> Result<Document> {
+        self.document(&format!("manifests/{reference}"), Some(&ACCEPT.join(", ")))
+    }
+
+    /// A small document, whole.
+    pub(super) fn document(&self, path: &str, accept: Option<&str>) -> Result<Document> {
+        retry::run(&self.notice, || {
+            let mut response = self.get(path, accept, 0)?;
+            let bytes =
+                read(&mut response, MAX_DOCUMENT).map_err(|f| f.within(format!("get {}", self.subject(path))))?;
+            let header = |name| text(response.headers(), name).map(str::to_owned);
+            let media_type = header(header::CONTENT_TYPE.as_str());
+            let media_type = media_type.map(|t| t.split(';').next().unwrap_or_default().trim().to_owned());
+            Ok(Document { bytes, media_type, digest: header("docker-content-digest") })
+        })
+    }
+
+    /// One try to get what is at `path`, from this byte on: logs in if asked to, and again if the token has expired.
+    pub(super) fn get(&self, path: &str, accept: Option<&str>, from: u64) -> Result<Response<Body>, Failure> {
+        let url = self.url(path)?;
+        let used = self.auth.current();
+        let get = Get { url: &url, accept, authorization: used.as_deref(), from };
+        let mut response = self.send(&get)?;
+        if response.status().as_u16() == 401
+            && let Some(fresh) = self.auth.renew(used.as_deref(), &self.demand(&response, &url), &self.http)?
+        {
+            response = self.send(&Get { authorization: Some(&fresh), ..get })?;
+        }
+        match response.status().as_u16() {
+            200 | 206 => Ok(response),
+            _ => Err(refusal(&mut response, &self.name.registry, &self.subject(path))),
+        }
+    }
+
+    fn send(&self, get: &Get) -> Result<Response<Body>, Failure> {
+        let sent = self.http.get(get);
+        match &sent {
+            Ok(_) => self.answered.store(true, Ordering::Relaxed),
+            Err(f) if f.error.is_io(ErrorKind::ConnectionRefused) && self.answered.load(Ordering::Relaxed) => {
+                return sent.map_err(|f| Failure { again: Again::Soon, ..f });
+            }
+            Err(_) => {}
+        }
+        sent
+    }
+
+    fn demand(&self, response: &Response<Body>, registry: &Uri) -> Demand {
+        let headers = response.headers().get_all(header::WWW_AUTHENTICATE).into_iter();
+        let challenges = headers.filter_map(|h| h.to_str().ok()).flat_map(Challenge::parse).collect();
+        Demand { challenges, registry: registry.clone(), repository: self.name.repository.clone() }
+    }
+
+    /// What a path stands for, in a message: the image itself, or one of its parts.
+    fn subject(&self, path: &str) -> String {
+        match path.strip_prefix("manifests/") {
+            Some(reference) if reference == self.name.manifest() => format!("`{}`", self.name),
+            _ => format!("`{path}` of `{}`", self.name),
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Uri> {
+        let Self { name, .. } = self;
+        let url = format!("{}://{}/v2/{}/{path}", self.scheme(), api_host(&name.registry), name.repository);
+        url.parse().context(|| format!("make a URL of `{url}`"))
+    }
+
+    /// HTTPS, except where plain HTTP was asked for, or the registry is on this machine and answers it. That is asked
+    /// once, of the loopback only, and costs one small request on the connection that is used afterwards; Docker asks
+    /// the other way round, and loads all certificates to do so. Servers that speak TLS answer 400 or hang up.
+    fn scheme(&self) -> &'static str {
+        self.scheme.get_or_init(|| {
+            let here = is_loopback(&self.name.registry);
+            let answers = || {
+                let url = format!("http://{}/v2/", self.name.registry).parse::<Uri>().ok()?;
+                let status = self.http.get(&Get::new(&url)).ok()?.status();
+                Some(status.as_u16() != 400)
+            };
+            if self.plain_http || here && answers() == Some(true) { "http" } else { "https" }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::ImageRef;
+
+    #[test]
+    fn plain_http_is_for_this_machine_or_for_who_asks() {
+        for (name, plain_http, want) in [
+            ("busybox", false, "https://registry-1.docker.io/v2/library/busybox/x"),
+            ("registry.invalid/a/b", false, "https://registry.invalid/v2/a/b/x"),
+            ("registry.invalid:81/a/b", true, "http://registry.invalid:81/v2/a/b/x"),
+        ] {
+            let ImageRef::Registry(name) = ImageRef::parse(name).unwrap() else { panic!("{name}") };
+            let session = Session::new(&name, &Options { plain_http, ..Options::default() });
+            assert_eq!(session.url("x").unwrap(), want);
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The place where layers and trees are made, and what becomes of it when their maker dies.
+
+use std::path::{Path, PathBuf};
+
+use super::lock::Lock;
+use super::{Store, delete, entries, make_private_dirs};
+use crate::error::{Context, Result};
+
+/// The file that is written last into a layer in the making.
+pub(super) const INDEX: &str = "index";
+
+/// A directory that this process alone makes something in.
+#[derive(Debug)]
+pub struct Making {
+    path: PathBuf,
+    lock_path: PathBuf,
+    _lock: Lock,
+}
+
+impl Store {
+    /// Waits until nobody else makes what has this name. What a dead maker left is taken away, unless it is whole.
+    pub fn make(&self, name: &str) -> Result<Making> {
+        let dir = boot_dir(self);
+        make_private_dirs(&dir).context(|| format!("mkdir `{}`", dir.display()))?;
+        let (path, lock_path) = (dir.join(name), dir.join(format!("{name}.lock")));
+        let making = Making { _lock: Lock::exclusive_file(&lock_path)?, path, lock_path };
+        if !making.is_whole() {
+            delete::tree(&making.path)?;
+            make_private_dirs(&making.path).context(|| format!("mkdir `{}`", making.path.display()))?;
+        }
+        Ok(making)
+    }
+}
+
+impl Making {
+    /// Where it is made.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether an earlier process of this boot finished it, but not the image it is for.
+    pub fn is_whole(&self) -> bool {
+        self.path.join(INDEX).exists()
+    }
+
+    /// Makes it whole by its index, which is written last.
+    pub fn finish(&self, index: &[u8]) -> Result<()> {
+        let (part, whole) = (self.path.join("index.part"), self.path.join(INDEX));
+        std::fs::write(&part, index).context(|| format!("write `{}`", part.display()))?;
+        std::fs::rename(&part, &whole).context(|| format!("rename `{}` to `{}`", part.display(), whole.display()))
+    }
+
+    /// Gives it its final name. Somebody else cannot have done so: this process alone made it.
+    pub(super) fn publish(self, path: &Path) -> Result<()> {
+        let what = || format!("rename `{}` to `{}`", self.path.display(), path.display());
+        std::fs::rename(&self.path, path).context(what)?;
+        self.forget()
+    }
+
+    /// Takes it away: it is there under its final name already.
+    pub fn discard(self) -> Result<()> {
+        delete::tree(&self.path)?;
+        self.forget()
+    }
+
+    fn forget(self) -> Result<()> {
+        std::fs::remove_file(&self.lock_path).context(|| format!("remove `{}`", self.lock_path.display()))
+    }
+}
+
+fn boot_dir(store: &Store) -> PathBuf {
+    // Where /proc does not tell, nothing is trusted longer than its maker lives.
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .unwrap_or_else(|_| format!("process-{}", std::process::id()));
+    store.root.join("making").join(boot.trim())
+}
+
+/// Takes away what dead makers left, and all of another boot.
+pub(super) fn reclaim(store: &Store) -> Result<()> {
+    let own = boot_dir(store);
+    for dir in entries(&store.root.join("making"))? {
+        if dir != own {
+            delete::tree(&dir)?;
+        }
+    }
+    for path in entries(&own)?.iter().filter(|p| p.extension().is_some_and(|e| e == "lock")) {
+        let Some(lock) = Lock::try_exclusive(path)? else { continue };
+        let making = Making { path: path.with_extension(""), lock_path: path.clone(), _lock: lock };
+        if !making.is_whole() {
+            making.discard()?;
+        }
+    }
+    Ok(())
+}

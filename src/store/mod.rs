@@ -1,0 +1,183 @@
+//! All state on disk: unpacked images, and what is known of them.
+//!
+//! ```text
+//! STORE/                     mode 0700, by default ~/.local/share/gpurun
+//!   names/HEX.json           a reference and a platform, and the image they last meant; HEX is their hash
+//!   images/HEX.json          an image: its config and its layers; HEX is its digest
+//!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
+//!   layers/HEX/index         what a layer does; HEX is its diff id
+//!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
+//!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
+//!   making/BOOT/NAME.lock    flock, exclusive: whoever makes it
+//!   lock                     flock, shared: whoever pulls; exclusive: whoever removes
+//! ```
+//!
+//! What stands outside `making` is whole, was verified, is on the disk, and is never written again: it gets its name by
+//! one rename, after one syncfs of everything. Layers come first, then the rootfs, the image, the name; removal goes the
+//! other way, so whatever is cut in between leaves only what nothing refers to. A layer in `making` that has an index
+//! is whole as well, but a power cut may have lost it: another boot does not trust it. A run holds a shared flock on
+//! `rootfs/HEX`, and what is locked is not removed.
+//!
+//! Runs before the launch. A warm run only reads: a name, an image, and the flock.
+
+mod delete;
+mod lock;
+mod making;
+mod record;
+mod remove;
+mod rootfs;
+mod sharing;
+
+use std::os::fd::AsFd;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Hint, Result};
+use crate::host::Host;
+use crate::image::Digest;
+pub use lock::Lock;
+pub use making::Making;
+pub use record::{ImageRecord, LayerRecord, NameRecord};
+pub use rootfs::build as build_rootfs;
+pub use sharing::{LayerFiles, Shown};
+
+/// A store.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// A rootfs that nobody removes while this is held.
+#[derive(Debug)]
+pub struct HeldRootfs {
+    /// The tree.
+    pub root: PathBuf,
+    _lock: Lock,
+}
+
+impl Store {
+    /// The store at `chosen`, or where this caller's is by default. Nothing is made yet.
+    pub fn locate(chosen: Option<&Path>, host: &Host) -> Result<Self> {
+        let below = |dir: &std::ffi::OsStr| Path::new(dir).join("gpurun");
+        let root = match (chosen, host.var("XDG_DATA_HOME"), &host.home) {
+            (Some(path), ..) => std::path::absolute(path).context(|| format!("find `{}`", path.display()))?,
+            (_, Some(data), _) if data.as_encoded_bytes().starts_with(b"/") => below(data),
+            (_, _, Some(home)) => home.join(".local/share/gpurun"),
+            _ => return Err(Error::new("no place for images is known").hint("set $HOME, or name one with --store DIR")),
+        };
+        Ok(Self { root })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.root
+    }
+
+    /// The image that this name last meant on this platform, if its rootfs is there.
+    pub fn find(&self, reference: &str, platform: &str) -> Result<Option<(NameRecord, ImageRecord)>> {
+        let Some(name) = NameRecord::read(&self.name_path(reference, platform))? else { return Ok(None) };
+        Ok(self.image(&name.digest)?.map(|record| (name, record)))
+    }
+
+    /// The image of this digest, if its rootfs is there.
+    pub fn image(&self, digest: &Digest) -> Result<Option<ImageRecord>> {
+        let record = ImageRecord::read(&self.image_path(digest))?;
+        Ok(record.filter(|record| self.rootfs_path(&record.chain_id).exists()))
+    }
+
+    /// The rootfs of an image, held so that nobody removes it.
+    pub fn hold(&self, record: &ImageRecord) -> Result<HeldRootfs> {
+        let dir = self.rootfs_path(&record.chain_id);
+        let lock = Lock::shared(&dir).hint(|| "the image was removed just now: `gpurun pull` fetches it again")?;
+        Ok(HeldRootfs { root: dir.join("root"), _lock: lock })
+    }
+
+    /// Everything that has a name, sorted by it.
+    pub fn names(&self) -> Result<Vec<NameRecord>> {
+        let mut all = self.read_all("names", NameRecord::read)?;
+        all.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
+        Ok(all)
+    }
+
+    fn images(&self) -> Result<Vec<ImageRecord>> {
+        self.read_all("images", ImageRecord::read)
+    }
+
+    /// Makes the store's directories, and keeps whoever removes things away from it.
+    pub fn begin_pull(&self) -> Result<Lock> {
+        let what = || format!("make the store `{}`", self.root.display());
+        for name in ["names", "images", "rootfs", "layers", "making"] {
+            make_private_dirs(&self.root.join(name)).context(what).hint(|| "--store DIR names another place")?;
+        }
+        let lock = Lock::shared_file(&self.root.join("lock"))?;
+        making::reclaim(self)?;
+        Ok(lock)
+    }
+
+    /// Writes everything to the disk, then gives what was made its final names.
+    pub fn publish(&self, made: Vec<(Making, PathBuf)>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
+        let dir = std::fs::File::open(&self.root).context(|| format!("open `{}`", self.root.display()))?;
+        crate::sys::syncfs(dir.as_fd()).context(|| format!("write the store `{}` to its disk", self.root.display()))?;
+        for (making, path) in made {
+            making.publish(&path)?;
+        }
+        image.write(&self.image_path(&image.digest))?;
+        self.set_name(name)
+    }
+
+    /// Makes a name mean an image that is there.
+    pub fn set_name(&self, name: &NameRecord) -> Result<()> {
+        name.write(&self.name_path(&name.reference, &name.platform))
+    }
+
+    /// Where a layer is, once it is whole and on the disk.
+    pub fn layer_path(&self, diff_id: &Digest) -> PathBuf {
+        self.root.join("layers").join(diff_id.hex())
+    }
+
+    /// Where a rootfs is.
+    pub fn rootfs_path(&self, chain_id: &Digest) -> PathBuf {
+        self.root.join("rootfs").join(chain_id.hex())
+    }
+
+    fn image_path(&self, digest: &Digest) -> PathBuf {
+        self.root.join("images").join(format!("{}.json", digest.hex()))
+    }
+
+    fn name_path(&self, reference: &str, platform: &str) -> PathBuf {
+        let key = Digest::of(format!("{reference} {platform}").as_bytes());
+        self.root.join("names").join(format!("{}.json", key.hex()))
+    }
+
+    /// Every record in a directory of the store.
+    fn read_all<T>(&self, dir: &str, read: impl Fn(&Path) -> Result<Option<T>>) -> Result<Vec<T>> {
+        let mut all = Vec::new();
+        for path in entries(&self.root.join(dir))? {
+            if path.extension().is_some_and(|e| e == "json") {
+                all.extend(read(&path)?); // nothing if it was removed meanwhile
+            }
+        }
+        Ok(all)
+    }
+}
+
+/// What is in a directory, in no order; nothing if it is not there.
+fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let what = || format!("list `{}`", dir.display());
+    match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(e) => Err(e).context(what),
+        Ok(list) => list.map(|entry| Ok(entry.context(what)?.path())).collect(),
+    }
+}
+
+/// A path with a name below it that need not be UTF-8.
+fn path_of(dir: &Path, name: &[u8]) -> PathBuf {
+    use std::os::unix::ffi::OsStrExt;
+    dir.join(std::ffi::OsStr::from_bytes(name))
+}
+
+/// A directory with its parents, which only their owner may enter.
+fn make_private_dirs(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}

@@ -1,0 +1,118 @@
+//! What the store knows of images and names: small JSON files, each written whole and renamed.
+
+use std::collections::HashSet;
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::error::{Context, Hint, Result};
+use crate::image::{Digest, Image};
+
+/// An image in the store.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImageRecord {
+    /// Digest of its manifest; for a docker-archive, of its config.
+    pub digest: Digest,
+    /// Digest of its config.
+    pub config_digest: Digest,
+    /// Name of its rootfs.
+    pub chain_id: Digest,
+    /// Bytes of its layers' files.
+    pub unpacked: u64,
+    /// Its layers, lowest first.
+    pub layers: Vec<LayerRecord>,
+    /// Its config, as it came.
+    pub config: Box<RawValue>,
+}
+
+/// A layer of an image.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LayerRecord {
+    /// Digest of the blob as it was transferred, if its source said.
+    pub digest: Option<Digest>,
+    /// Bytes of the blob, if its source said.
+    pub size: Option<u64>,
+    /// Digest of its tar: the name of the layer in the store.
+    pub diff_id: Digest,
+}
+
+/// What a name means.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct NameRecord {
+    /// Canonical reference.
+    pub reference: String,
+    /// The platform it was asked for.
+    pub platform: String,
+    /// The image.
+    pub digest: Digest,
+    /// When it was pulled, in seconds since 1970.
+    pub pulled: u64,
+}
+
+impl ImageRecord {
+    /// The record of an image whose layers have this many bytes of files.
+    pub fn of(image: &Image, unpacked: u64) -> Result<Self> {
+        let layers = image.layers.iter();
+        Ok(Self {
+            digest: image.digest,
+            config_digest: image.config_digest,
+            chain_id: image.chain_id(),
+            unpacked,
+            layers: layers.map(|l| LayerRecord { digest: l.digest, size: l.size, diff_id: l.diff_id }).collect(),
+            config: RawValue::from_string(image.config_json.clone()).context(|| "read the image's config")?,
+        })
+    }
+
+    /// The names of its layers, lowest first.
+    pub fn diff_ids(&self) -> impl Iterator<Item = Digest> {
+        self.layers.iter().map(|layer| layer.diff_id)
+    }
+
+    /// Whether it has one of these layers.
+    pub(super) fn shares(&self, layers: &HashSet<Digest>) -> bool {
+        self.diff_ids().any(|layer| layers.contains(&layer))
+    }
+
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        read(path)
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        write(path, self)
+    }
+}
+
+impl NameRecord {
+    pub(super) fn read(path: &Path) -> Result<Option<Self>> {
+        read(path)
+    }
+
+    pub(super) fn write(&self, path: &Path) -> Result<()> {
+        write(path, self)
+    }
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    let what = || format!("read `{}`", path.display());
+    let text = match std::fs::read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        text => text.context(what).hint(|| "--store DIR names another place for images")?,
+    };
+    let damaged = || "the store is damaged: remove this file, then pull the image again";
+    serde_json::from_slice(&text).context(what).hint(damaged).map(Some)
+}
+
+/// Readers see the old record or the new one, and a power cut leaves one of them.
+fn write(path: &Path, record: &impl Serialize) -> Result<()> {
+    let what = || format!("write `{}`", path.display());
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let text = serde_json::to_vec(record).context(what)?;
+    let mut options = std::fs::File::options();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary).context(what)?;
+    file.write_all(&text).and_then(|()| file.sync_all()).context(what)?;
+    std::fs::rename(&temporary, path).context(what)
+}

@@ -1,0 +1,85 @@
+//! Removal: a name, then what nothing refers to any more.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use super::lock::Lock;
+use super::making::INDEX;
+use super::{ImageRecord, NameRecord, Store, delete, entries};
+use crate::error::{Context, Error, Result};
+
+impl Store {
+    /// Takes the name away, and with the last name of an image all that only it used. An image in use is left alone.
+    pub fn remove(&self, name: &NameRecord) -> Result<()> {
+        let _lock = Lock::exclusive_file(&self.root.join("lock"))?;
+        let names = self.names()?.into_iter().filter(|n| n.digest == name.digest).count();
+        let record = ImageRecord::read(&self.image_path(&name.digest))?;
+        if names == 1 && record.as_ref().is_some_and(|r| self.is_in_use(r).unwrap_or(true)) {
+            return Err(Error::new(format!("the image {} is in use", name.digest))
+                .hint("it can be removed when the last container that runs it has ended"));
+        }
+        remove_file(&self.name_path(&name.reference, &name.platform))?;
+        self.sweep()
+    }
+
+    /// Whether a run holds the image's rootfs.
+    fn is_in_use(&self, record: &ImageRecord) -> Result<bool> {
+        let dir = self.rootfs_path(&record.chain_id);
+        Ok(Lock::try_exclusive(&dir)?.is_none() && dir.exists())
+    }
+
+    /// Removes every image that has no name and is not in use, then every rootfs and layer that no image needs, those
+    /// of pulls that failed among them.
+    fn sweep(&self) -> Result<()> {
+        let named: HashSet<_> = self.names()?.into_iter().map(|n| n.digest).collect();
+        let (mut kept, mut touched) = (Vec::new(), HashSet::new());
+        for image in self.images()? {
+            if named.contains(&image.digest) || self.is_in_use(&image)? {
+                kept.push(image)
+            } else {
+                self.fatten(&image)?;
+                touched.extend(image.diff_ids());
+                remove_file(&self.image_path(&image.digest))?;
+            }
+        }
+        let trees = kept.iter().map(|i| i.chain_id.hex()).collect();
+        let layers = kept.iter().flat_map(|i| i.layers.iter().map(|l| l.diff_id.hex())).collect();
+        self.keep_only("rootfs", &trees)?;
+        self.keep_only("layers", &layers)?;
+        kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
+        for boot in entries(&self.root.join("making"))? {
+            for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {
+                delete::tree(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn keep_only(&self, dir: &str, needed: &HashSet<String>) -> Result<()> {
+        for path in entries(&self.root.join(dir))? {
+            if !path.file_name().is_some_and(|name| needed.contains(&*name.to_string_lossy())) {
+                // A run may have taken hold of it since it was looked at.
+                if let Some(_lock) = Lock::try_exclusive(&path)? {
+                    self.take_away(&path)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Renamed first: whatever is cut while it is deleted is nothing that anybody would trust.
+    fn take_away(&self, path: &Path) -> Result<()> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let grave = self.root.join("making").join(format!("removed-{name}"));
+        delete::tree(&grave)?;
+        std::fs::rename(path, &grave).context(|| format!("rename `{}`", path.display()))?;
+        delete::tree(&grave)
+    }
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| format!("remove `{}`", path.display())),
+        _ => Ok(()),
+    }
+}

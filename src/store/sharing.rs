@@ -1,0 +1,130 @@
+//! Where the files of a layer are. A file has one name for each rootfs that shows it, and one in the stage of its layer
+//! only while no rootfs does: so link counts are what the image says, until images share a layer.
+//!
+//! In: layers and images of the store. Out: for each layer its stage, and what of it is elsewhere. Pulls look; what
+//! changes stages runs with the store's lock exclusive.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::linkat;
+
+use super::lock::Lock;
+use super::{ImageRecord, Store, path_of};
+use crate::error::{Context, Error, Result};
+use crate::image::Digest;
+use crate::layer::change::Index;
+use crate::layer::tree::{Directory, Tree};
+
+/// Files of a layer that a rootfs shows, by their number in its stage.
+pub type Shown = HashMap<u64, PathBuf>;
+
+/// All files of a layer.
+#[derive(Debug)]
+pub struct LayerFiles {
+    /// Its stage, which is looked at first.
+    stage: OwnedFd,
+    /// What is not there.
+    elsewhere: Shown,
+}
+
+impl LayerFiles {
+    /// The files of the layer at `path`.
+    pub fn open(path: &Path, elsewhere: Shown) -> Result<Self> {
+        let stage = path.join("files");
+        let stage = File::open(&stage).context(|| format!("open `{}`", stage.display()))?;
+        Ok(Self { stage: stage.into(), elsewhere })
+    }
+
+    /// Gives the file of this number one more name.
+    pub(super) fn link(&self, number: u64, dir: &OwnedFd, name: &[u8]) -> Result<()> {
+        let what = || format!("link file {number} of a layer to `{}`", String::from_utf8_lossy(name));
+        match linkat(&self.stage, number.to_string().as_str(), dir, name, AtFlags::empty()) {
+            Err(Errno::ENOENT) => {}
+            done => return done.context(what),
+        }
+        let missing =
+            || Error::new("the store has lost it").hint("`gpurun rm` the images that share the layer, and pull again");
+        let path = self.elsewhere.get(&number).ok_or_else(missing).context(what)?;
+        linkat(AT_FDCWD, path, dir, name, AtFlags::empty()).context(what)
+    }
+}
+
+impl Store {
+    /// What the rootfs in the store show of these layers.
+    pub fn shown(&self, layers: &HashSet<Digest>) -> Result<HashMap<Digest, Shown>> {
+        let mut all: HashMap<_, Shown> = HashMap::new();
+        for image in self.images()?.iter().filter(|image| image.shares(layers)) {
+            for (layer, number, path) in self.shown_by(image)? {
+                all.entry(layer).or_default().entry(number).or_insert(path);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Takes away the second names that the image's files have in stages, unless another process is pulling.
+    pub fn thin(&self, record: &ImageRecord) -> Result<()> {
+        match Lock::try_exclusive(&self.root.join("lock"))? {
+            Some(_lock) => self.thin_locked(record),
+            None => Ok(()),
+        }
+    }
+
+    /// The same, for a caller that has the store's lock.
+    pub(super) fn thin_locked(&self, record: &ImageRecord) -> Result<()> {
+        for (layer, number, _) in self.shown_by(record)? {
+            remove_if_there(&self.staged(&layer, number))?;
+        }
+        Ok(())
+    }
+
+    /// Gives the files that only this image shows their names in stages back, as far as other images have the layers.
+    /// The caller has the store's lock.
+    pub(super) fn fatten(&self, record: &ImageRecord) -> Result<()> {
+        let others: Vec<_> = self.images()?.into_iter().filter(|image| image.digest != record.digest).collect();
+        if others.iter().any(|other| other.chain_id == record.chain_id) {
+            return Ok(()); // its rootfs stays
+        }
+        let shared: HashSet<_> = others.iter().flat_map(ImageRecord::diff_ids).collect();
+        for (layer, number, path) in self.shown_by(record)?.into_iter().filter(|(layer, ..)| shared.contains(layer)) {
+            match linkat(AT_FDCWD, &path, AT_FDCWD, &self.staged(&layer, number), AtFlags::empty()) {
+                Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {} // it may be lost, and whoever needs it says so
+                Err(e) => return Err(e).context(|| format!("link `{}` to its layer's stage", path.display())),
+            }
+        }
+        Ok(())
+    }
+
+    /// Every file of an image: its layer, its number there, and where the image shows it.
+    fn shown_by(&self, image: &ImageRecord) -> Result<Vec<(Digest, u64, PathBuf)>> {
+        let root = self.rootfs_path(&image.chain_id).join("root");
+        let indexes = image.diff_ids().map(|layer| self.index(&layer)).collect::<Result<Vec<_>>>()?;
+        let diff_ids: Vec<_> = image.diff_ids().collect();
+        let of = |directory: Directory| {
+            let dir = path_of(&root, &directory.path);
+            let file = move |(name, staged): (Vec<u8>, crate::layer::tree::Staged)| (staged, path_of(&dir, &name));
+            directory.files.into_iter().map(file).collect::<Vec<_>>()
+        };
+        let files = Tree::of(&indexes)?.directories()?.into_iter().flat_map(of);
+        Ok(files.map(|(staged, path)| (diff_ids[staged.layer], staged.number, path)).collect())
+    }
+
+    fn index(&self, layer: &Digest) -> Result<Index> {
+        Index::read(&self.layer_path(layer))
+    }
+
+    fn staged(&self, layer: &Digest, number: u64) -> PathBuf {
+        self.layer_path(layer).join("files").join(number.to_string())
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| format!("remove `{}`", path.display())),
+        _ => Ok(()),
+    }
+}
