@@ -45,7 +45,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l stop-signal -d 'Signal th
 complete -c gpurun -n "__fish_gpurun_needs_command" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l network -d 'Network' -r -f -a "host\t'The host\'s'
-none\t'None but loopback, which is down'"
+none\t'None but loopback'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -l pid -d 'Process namespace' -r -f -a "private\t'Its own'
 host\t'The host\'s'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -l shm-size -d 'Size of a private /dev/shm, as 64m or 2g (the default is the host\'s own)' -r
@@ -96,7 +96,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l stop-signal -d 'Si
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l network -d 'Network' -r -f -a "host\t'The host\'s'
-none\t'None but loopback, which is down'"
+none\t'None but loopback'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l pid -d 'Process namespace' -r -f -a "private\t'Its own'
 host\t'The host\'s'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l shm-size -d 'Size of a private /dev/shm, as 64m or 2g (the default is the host\'s own)' -r
@@ -159,7 +159,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l stop-signal -d
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l network -d 'Network' -r -f -a "host\t'The host\'s'
-none\t'None but loopback, which is down'"
+none\t'None but loopback'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l pid -d 'Process namespace' -r -f -a "private\t'Its own'
 host\t'The host\'s'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l shm-size -d 'Size of a private /dev/shm, as 64m or 2g (the default is the host\'s own)' -r
@@ -199,7 +199,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l stop-signal -d 'S
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l network -d 'Network' -r -f -a "host\t'The host\'s'
-none\t'None but loopback, which is down'"
+none\t'None but loopback'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l pid -d 'Process namespace' -r -f -a "private\t'Its own'
 host\t'The host\'s'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l shm-size -d 'Size of a private /dev/shm, as 64m or 2g (the default is the host\'s own)' -r

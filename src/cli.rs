@@ -105,7 +105,7 @@ pub enum Network {
     /// The host's
     #[default]
     Host,
-    /// None but loopback, which is down
+    /// None but loopback
     None,
 }
 

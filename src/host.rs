@@ -98,7 +98,8 @@ impl Host {
 /// Whether a container runtime around us has mounted something over what it hides, or made a part read-only.
 fn proc_masked() -> bool {
     let device = |path: &str| nix::sys::stat::stat(path).ok().map(|stat| stat.st_dev);
-    let covered = MASKED.iter().any(|path| device(path).is_some_and(|d| Some(d) != device("/proc")));
+    let own = device("/proc");
+    let covered = MASKED.iter().filter_map(|path| device(path)).any(|d| Some(d) != own);
     let read_only = |path| statvfs(path).is_ok_and(|s| s.flags().contains(FsFlags::ST_RDONLY));
     covered || read_only("/proc/sys")
 }

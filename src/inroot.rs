@@ -15,9 +15,13 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, symlinkat, unlinkat};
 
 use crate::error::{Context, Error, Result};
+
+/// How often a path is resolved anew: for one with `..` in it the kernel gives up with EAGAIN when anything on the whole
+/// machine was renamed or mounted meanwhile (openat2(2)).
+const MAX_TRIES: usize = 1000;
 
 /// A root directory that paths are resolved in.
 pub struct Root(OwnedFd);
@@ -107,6 +111,13 @@ impl Root {
         File::from(fd).write_all(content).context(what)
     }
 
+    /// Makes a link, in a directory that gpurun has filled itself.
+    pub fn make_link(&self, path: &Path, to: &Path) -> Result<()> {
+        let what = || format!("make the link `{}` in the container", path.display());
+        let parent = self.make_dir(path.parent().unwrap_or(Path::new("/")))?;
+        symlinkat(to, &parent, path.file_name().context(what)?).context(what)
+    }
+
     /// Whether there is a symbolic link at `path` itself.
     pub fn is_symlink(&self, path: &Path) -> Result<bool> {
         match self.open_at(path, OFlag::O_PATH | OFlag::O_NOFOLLOW) {
@@ -131,7 +142,8 @@ impl Root {
         let resolve = ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS;
         let how = OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(resolve);
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
-        openat2(&self.0, path, how)
+        let mut tries = (0..MAX_TRIES).map(|_| openat2(&self.0, path, how));
+        tries.find(|result| !matches!(result, Err(Errno::EAGAIN))).unwrap_or(Err(Errno::EAGAIN))
     }
 }
 
@@ -193,6 +205,26 @@ mod tests {
         std::fs::write(dir.path().join("root/secret"), "inside").unwrap();
         assert_eq!(root.read(Path::new("/etc/up"), 100).unwrap().unwrap(), b"inside");
         assert_eq!(root.read(Path::new("/../../secret"), 100).unwrap().unwrap(), b"inside");
+    }
+
+    #[test]
+    fn renames_on_the_machine_are_no_reason_to_fail() {
+        let (dir, root) = root();
+        symlink("../etc/../etc/../etc/file", dir.path().join("root/etc/up")).unwrap();
+        std::fs::write(dir.path().join("root/etc/file"), "inside").unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        std::fs::create_dir(&a).unwrap();
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::fs::rename(&a, &b).and_then(|()| std::fs::rename(&b, &a)).unwrap();
+                }
+            });
+            let read = (0..5000).try_for_each(|_| root.read(Path::new("/etc/up"), 100).map(drop));
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            read.unwrap();
+        });
     }
 
     #[test]

@@ -254,7 +254,7 @@ pub fn close_all_but(kept: RawFd) -> nix::Result<()> {
         // SAFETY: the one caller, PID 1, uses no descriptor again but the one that stays, and drops none: it never returns.
         Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
     };
-    let kept = kept as u32;
+    let kept = kept.cast_unsigned();
     if kept > 0 {
         close(0, kept - 1)?;
     }
@@ -276,11 +276,20 @@ pub fn set_cloexec(number: RawFd) -> nix::Result<()> {
     Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
-/// `fd` open on `number` as well (dup2(2)).
-pub fn dup_onto(fd: BorrowedFd, number: RawFd) -> nix::Result<()> {
-    // SAFETY: only standard streams are replaced, which nothing owns.
-    assert!((0..3).contains(&number));
-    Errno::result(unsafe { libc::dup2(fd.as_raw_fd(), number) }).map(drop)
+/// Switches on the loopback interface of this process's network namespace (netdevice(7)).
+pub fn bring_up_loopback() -> Result<()> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+    let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None).context(|| "socket")?;
+    // SAFETY: zeroes are valid for this plain struct.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = libc::c_char::from_ne_bytes([*from]);
+    }
+    request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small flag");
+    // SAFETY: the ioctl reads an ifreq.
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+        .map(drop)
+        .context(|| "ioctl SIOCSIFFLAGS for `lo`")
 }
 
 /// A path as the kernel takes it.
@@ -292,8 +301,9 @@ fn fd(ret: libc::c_long) -> io::Result<OwnedFd> {
     if ret < 0 {
         return Err(io::Error::last_os_error());
     }
+    let number = RawFd::try_from(ret).map_err(io::Error::other)?;
     // SAFETY: the call succeeded, so the number is a new descriptor that nobody else owns.
-    Ok(unsafe { OwnedFd::from_raw_fd(ret as RawFd) })
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 fn check(ret: libc::c_long) -> io::Result<()> {

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::{Case, Finish, text};
+use crate::support::{Case, Finish, can, text};
 
 /// An image with everything in it that a run might touch.
 fn full() -> Case {
@@ -119,4 +119,22 @@ fn an_image_below_what_is_bound_is_no_problem() {
     let case = Case::new();
     let option = format!("{}:/all", text(&case.path("")));
     assert_eq!(case.sh(&["-v", &option], "ls /all/image/bin/busybox").ok(), "/all/image/bin/busybox\n");
+}
+
+#[test]
+fn a_tree_of_somebody_elses_can_be_run_and_written_where_gpurun_makes_something() {
+    let case = Case::new();
+    if !can(!nix::unistd::geteuid().is_root(), "an ordinary user") {
+        return;
+    }
+    let option = format!("{}:/share/new/place", text(&case.path("work")));
+    let script = "export PATH=/none; b=/bin/busybox; $b ls -d /share/new/place; $b id -un; $b touch /etc/x && echo ours; $b touch /lib/x 2>&1";
+    for options in [&[][..], &["--root"]] {
+        let mut command = case.bare();
+        command.args(options).args(["-v", &option, "dir:/usr", "/bin/busybox", "sh", "-c", script]);
+        let finished = command.finish();
+        let lines: Vec<_> = finished.stdout.lines().collect();
+        assert_eq!((lines[0], lines[2], finished.status), ("/share/new/place", "ours", 1), "{finished:?}");
+        assert!(options.is_empty() || lines[1] == "root", "{finished:?}");
+    }
 }

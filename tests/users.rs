@@ -42,12 +42,11 @@ fn the_caller_has_an_entry_whatever_the_image_has() {
     let script = "id -un; id -gn; awk -F: -v u=$(id -u) '$3 == u {print $6}' /etc/passwd";
     let want = |name: &str| format!("{name}\n{name}\n{}\n", crate::support::text(&case.path("home")));
     let name = crate::support::Finish::finish(std::process::Command::new("id").arg("-un")).ok().trim().to_owned();
-    for (passwd, group) in [(None, None), (Some("root:x:0:0:root:/root:/bin/sh"), Some("root:x:0:"))] {
-        if let Some(passwd) = passwd {
-            case.image.file("/etc/passwd", passwd)
-        }
-        if let Some(group) = group {
-            case.image.file("/etc/group", group)
+    for (passwd, group) in [(None, None), (Some("root:x:0:0:root:/root:/bin/sh\n"), Some("root:x:0:\n"))] {
+        for (path, content) in [("/etc/passwd", passwd), ("/etc/group", group)] {
+            if let Some(content) = content {
+                case.image.file(path, content);
+            }
         }
         if !geteuid().is_root() {
             assert_eq!(case.sh(&[], script).ok(), want(&name));

@@ -1,10 +1,11 @@
-//! The launched process, from fork to PID 1: mount namespace, rootfs, libcontainer's init.
+//! The launched process, from fork to PID 1: mount namespace, rootfs, the change of root, libcontainer's init.
 //!
 //! In: the plan, by copy of the supervisor's memory. Out: nothing; it ends as PID 1, or reports and exits. Single-threaded;
 //! nothing here prints.
 
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use super::workload::Workload;
 use super::{libcontainer, rootfs};
@@ -22,6 +23,12 @@ pub(super) fn run(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) ->
 
 fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
     libcontainer::unshare(NamespaceKind::Mount)?;
+    if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Network) {
+        libcontainer::unshare(NamespaceKind::Network)?;
+        sys::bring_up_loopback()?; // while we have the right to
+    }
     let root = rootfs::build(plan)?;
-    libcontainer::init(plan, &root, workload, console)
+    let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
+    rootfs::enter(&root, plan.rootfs.read_only)?;
+    libcontainer::init(plan, start, workload, console)
 }

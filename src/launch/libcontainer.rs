@@ -1,8 +1,10 @@
 //! The adapter to libcontainer: the only file that names its inner modules, which are public but undocumented, so the
 //! version is pinned.
 //!
-//! In: a [`Plan`] and the assembled rootfs. Out: namespaces, and a process that libcontainer's init has pivoted, dropped
-//! to no capability and handed to our [`Workload`]. No cgroup, no state directory, no bundle (libcontainer.md §3).
+//! In: a [`Plan`], in a process whose root is the finished rootfs. Out: namespaces, and a process that libcontainer's init
+//! has given a session, its terminal, its ids, no capability and no descriptor, and handed to our [`Workload`]. The root
+//! is made by `rootfs.rs`, so libcontainer is told that the container is there already, as for `exec`: its own way parses
+//! every mount of the host as UTF-8 and walks each path many times. No cgroup, no state directory, no bundle.
 //! [`unshare`] runs in the supervisor, [`init`] in the launched process, which is PID 1 of its namespace.
 
 use std::convert::Infallible;
@@ -19,7 +21,6 @@ use libcontainer::process::init::process::container_init_process;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
-use super::rootfs::SCRATCH;
 use super::workload::Workload;
 use crate::error::{Context, Error, Result};
 use crate::plan::{NamespaceKind, Plan};
@@ -37,27 +38,37 @@ pub(crate) fn unshare(kind: NamespaceKind) -> Result<()> {
         NamespaceKind::Network => (LinuxNamespaceType::Network, libc::CLONE_NEWNET),
     };
     let what = || format!("unshare a {kind:?} namespace").to_lowercase();
-    let wanted = vec![namespace(typ, None).context(what)?];
+    let wanted = vec![namespace(typ).context(what)?];
     let namespaces = Namespaces::try_from(Some(&wanted)).context(what)?;
     namespaces.apply_namespaces(|f| f.bits() == flag).context(what)
 }
 
-/// Runs libcontainer's init on a rootfs that is mounted already. It returns only if something failed; what the
-/// workload could not do it has reported itself.
-pub(crate) fn init(plan: &Plan, rootfs: &Path, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
-    let socket = Path::new(SCRATCH).join("start");
+/// The word to start, queued before init listens for it: nothing waits between create and start here. `dir` is one for
+/// the socket.
+pub(crate) fn queue_start(dir: &Path) -> Result<NotifyListener> {
+    let socket = dir.join("start");
     let listener = NotifyListener::new(&socket).context(|| "listen for the start of the workload")?;
-    // Nothing waits between create and start here: the word to start is queued before init listens for it.
     NotifySocket::new(&socket).notify_container_start().context(|| "start the workload")?;
+    Ok(listener)
+}
+
+/// Runs libcontainer's init in the finished root. It returns only if something failed; what the workload could not do
+/// it has reported itself.
+pub(crate) fn init(
+    plan: &Plan,
+    start: NotifyListener,
+    workload: Workload,
+    console: Option<&OwnedFd>,
+) -> Result<Infallible> {
     let (mut main, _main_receiver) = main_channel().context(|| "make libcontainer's channel")?;
     let (_init_sender, mut init) = init_channel().context(|| "make libcontainer's channel")?;
     let args = ContainerArgs {
-        container_type: ContainerType::InitContainer,
+        container_type: ContainerType::TenantContainer { exec_notify_fd: -1 },
         syscall: SyscallType::Linux,
         spec: Rc::new(share_of(plan)?),
-        rootfs: rootfs.into(),
+        rootfs: "/".into(),
         console_socket: console.map(AsRawFd::as_raw_fd),
-        notify_listener: listener,
+        notify_listener: start,
         preserve_fds: workload.highest_inherited.map_or(0, |fd| fd - FIRST_FD + 1),
         container: None,
         user_ns_config: None,
@@ -82,45 +93,34 @@ pub(crate) fn init(plan: &Plan, rootfs: &Path, workload: Workload, console: Opti
     }
 }
 
-/// The part of the spec that is left for libcontainer: what is mounted and mapped already is taken out, and the
-/// directory and environment, which need not be UTF-8, are the workload's own business.
+/// The part of the spec that is left for libcontainer: what is made already is taken out, and the directory and environment, which need not be UTF-8, are the workload's own business.
 fn share_of(plan: &Plan) -> Result<Spec> {
     let mut spec = crate::plan::spec::render(plan)?;
     spec.set_mounts(None);
+    if let Some(root) = spec.root_mut() {
+        root.set_readonly(Some(false));
+    }
     if let Some(process) = spec.process_mut() {
         process.set_cwd("/".into());
         // Without HOME it would look one up in the image, through NSS, with privileges.
         process.set_env(Some(vec!["HOME=/".into()]));
     }
     if let Some(linux) = spec.linux_mut() {
-        linux.set_namespaces(Some(left_to_join(linux.namespaces().as_deref().unwrap_or_default())?));
+        linux.set_namespaces(Some(left_to_make(linux.namespaces().as_deref().unwrap_or_default())?));
         linux.set_uid_mappings(None);
         linux.set_gid_mappings(None);
     }
     Ok(spec)
 }
 
-/// The user and PID namespaces are entered; the mount namespace is too, so it is joined instead of copied once more.
-fn left_to_join(all: &[LinuxNamespace]) -> Result<Vec<LinuxNamespace>> {
-    all.iter()
-        .filter(|n| !matches!(n.typ(), LinuxNamespaceType::User | LinuxNamespaceType::Pid))
-        .map(|n| match n.typ() {
-            LinuxNamespaceType::Mount => namespace(n.typ(), Some("/proc/self/ns/mnt")),
-            other => namespace(other, None),
-        })
-        .collect::<Result<_, _>>()
-        .context(|| "describe the namespaces")
+/// All namespaces but the UTS one are entered.
+fn left_to_make(all: &[LinuxNamespace]) -> Result<Vec<LinuxNamespace>> {
+    let left = all.iter().map(LinuxNamespace::typ).filter(|typ| *typ == LinuxNamespaceType::Uts);
+    left.map(namespace).collect::<Result<_, _>>().context(|| "describe the namespaces")
 }
 
-fn namespace(
-    typ: LinuxNamespaceType,
-    path: Option<&str>,
-) -> std::result::Result<LinuxNamespace, libcontainer::oci_spec::OciSpecError> {
-    let builder = LinuxNamespaceBuilder::default().typ(typ);
-    match path {
-        Some(path) => builder.path(path).build(),
-        None => builder.build(),
-    }
+fn namespace(typ: LinuxNamespaceType) -> std::result::Result<LinuxNamespace, libcontainer::oci_spec::OciSpecError> {
+    LinuxNamespaceBuilder::default().typ(typ).build()
 }
 
 /// libcontainer calls these in the launched process: `validate` when everything but the exec is done, `exec` last.

@@ -107,6 +107,6 @@ fn end(status: i32) -> ! {
 fn end_children() -> bool {
     let children = std::fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
     let children = children.split_whitespace().filter_map(|pid| pid.parse().ok());
-    let killed = children.map(|pid| sys::kill(Pid::from_raw(pid), libc::SIGKILL)).filter(nix::Result::is_ok).count();
+    let killed = children.filter(|pid| sys::kill(Pid::from_raw(*pid), libc::SIGKILL).is_ok()).count();
     killed > 0 && sys::wait_any(0).is_ok()
 }

@@ -1,17 +1,18 @@
 //! Assembles the root file system: overlay, system mounts, the user's mounts, supplied files.
 //!
-//! In: a [`Plan`]. Out: the path at which the finished root is mounted. Runs in the launched process, inside its own
+//! In: a [`Plan`]. Out: the finished root, which [`enter`] makes this process's own. Runs in the launched process, inside its own
 //! user and mount namespace, where all of it ends with the last process. Everything of the host is opened before
 //! anything covers it; every target is found by the in-root resolver and mounted on by descriptor.
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path};
 
+use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat, umask};
-use nix::unistd::{chdir, fchdir};
+use nix::unistd::{chdir, fchdir, pivot_root};
 
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
@@ -19,28 +20,40 @@ use crate::plan::Plan;
 use crate::plan::mounts::{Mount, What};
 use crate::sys::{self, MountAttr};
 
-/// The directory that the private tmpfs covers: one that every Linux has, with a short path, since libcontainer walks
-/// it again and again. What is below it on the host was opened before.
+/// The directory that the private tmpfs covers: one that every Linux has. What is below it on the host was opened before.
 pub(crate) const SCRATCH: &str = "/tmp";
 
 /// Builds the rootfs of the plan in a new mount namespace, which the caller has made.
-pub(crate) fn build(plan: &Plan) -> Result<PathBuf> {
+pub(crate) fn build(plan: &Plan) -> Result<Root> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context(|| "make all mounts private")?;
     let before = umask(Mode::empty()); // modes are to be what is asked for
     let root = assemble(plan)?;
     umask(before);
-    chdir("/").context(|| "chdir `/`")?;
+    chdir("/").context(|| "chdir `/`")?; // the image's tree may be covered by now
     Ok(root)
 }
 
-fn assemble(plan: &Plan) -> Result<PathBuf> {
+/// Makes the finished root this process's, and lets go of the host's.
+pub(crate) fn enter(root: &Root, read_only: bool) -> Result<()> {
+    sys::mount_setattr(root.as_fd(), MountAttr::default().with(MountAttr::RDONLY, read_only), false)?;
+    fchdir(root.as_fd()).context(|| "chdir to the new root")?;
+    // Both at one place: the old root lies on the new one until it is taken away (pivot_root(2)).
+    pivot_root(".", ".").context(|| "pivot_root to the new root")?;
+    umount2(".", MntFlags::MNT_DETACH).context(|| "detach the host's mounts")?;
+    chdir("/").context(|| "chdir `/`")
+}
+
+fn assemble(plan: &Plan) -> Result<Root> {
     let lower = open_lower(&plan.rootfs.lower)?;
     let sources = plan.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
     let scratch = tmpfs(None, 0o700)?;
     attach(&scratch, &open_dir(Path::new(SCRATCH))?)?;
-    let path = Path::new(SCRATCH).join("root");
-    let root = overlay(&lower, &scratch, &path)?;
+    let upper = upper(&lower, &scratch)?;
+    if fstat(&lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
+        take_over(plan, &lower, &upper)?;
+    }
+    let root = overlay(&lower)?;
     for file in &plan.files {
         root.write(Path::new(file.path), &file.content)?;
     }
@@ -51,7 +64,10 @@ fn assemble(plan: &Plan) -> Result<PathBuf> {
     for directory in &plan.directories {
         root.make_dir(&directory.path)?;
     }
-    Ok(path)
+    for link in &plan.links {
+        root.make_link(Path::new(link.path), Path::new(link.to))?;
+    }
+    Ok(root)
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {
@@ -76,13 +92,48 @@ fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     sys::move_mount(tree.as_fd(), target.as_fd())
 }
 
-/// The image's tree below, a directory in the scratch tmpfs above, mounted at `path`.
-fn overlay(lower: &OwnedFd, scratch: &OwnedFd, path: &Path) -> Result<Root> {
+/// The directories of the overlay in the scratch tmpfs. Gives the one that takes the writes.
+fn upper(lower: &OwnedFd, scratch: &OwnedFd) -> Result<OwnedFd> {
     // The merged root shows the upper's mode, so it must be the image's.
     let mode = Mode::from_bits_truncate(fstat(lower).context(|| "fstat the image's root")?.st_mode);
     for (name, mode) in [("upper", mode), ("work", Mode::S_IRWXU), ("root", Mode::S_IRWXU)] {
         mkdirat(scratch, name, mode).context(|| format!("mkdir `{SCRATCH}/{name}`"))?;
     }
+    open_dir(&Path::new(SCRATCH).join("upper"))
+}
+
+/// In a tree of somebody else's nothing can be made, not even in the overlay: its directories' owner has no id inside.
+/// So those in which we make something are ours in the upper layer, with the same mode, and so are the files we supply.
+fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
+    let targets =
+        plan.mounts.iter().map(|m| m.target.as_path()).chain(plan.directories.iter().map(|d| d.path.as_path()));
+    for target in targets.chain(plan.files.iter().map(|f| Path::new(f.path))) {
+        own_parents(target, lower, upper).context(|| format!("make the parents of `{}` ours", target.display()))?;
+    }
+    let upper = Root::from_fd(upper.try_clone().context(|| "dup")?);
+    plan.files.iter().try_for_each(|file| upper.write(Path::new(file.path), &[]))
+}
+
+/// Follows real directories only: behind a link it is the image's owner's again.
+fn own_parents(target: &Path, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut walked = [lower, upper].map(OwnedFd::try_clone);
+    for name in target.parent().into_iter().flat_map(Path::components).filter(|c| matches!(c, Component::Normal(_))) {
+        let [Ok(below), Ok(above)] = &walked else { break };
+        let Ok(below) = openat(below, name.as_os_str(), flags, Mode::empty()) else { break };
+        let mode = Mode::from_bits_truncate(fstat(&below).context(|| "fstat")?.st_mode);
+        match mkdirat(above, name.as_os_str(), mode) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e).context(|| "mkdir"),
+        }
+        let above = openat(above, name.as_os_str(), flags, Mode::empty()).context(|| "open")?;
+        walked = [Ok(below), Ok(above)];
+    }
+    Ok(())
+}
+
+/// The image's tree below, a directory in the scratch tmpfs above.
+fn overlay(lower: &OwnedFd) -> Result<Root> {
     // A relative lower needs no escaping: its path may hold the separators that overlayfs splits at.
     fchdir(lower).context(|| "chdir to the image's tree")?;
     let upper = CString::new(format!("{SCRATCH}/upper")).expect("no NUL in it");
@@ -90,10 +141,13 @@ fn overlay(lower: &OwnedFd, scratch: &OwnedFd, path: &Path) -> Result<Root> {
     let options: &[(&CStr, Option<&CStr>)] =
         &[(c"lowerdir", Some(c".")), (c"upperdir", Some(&upper)), (c"workdir", Some(&work)), (c"userxattr", None)];
     let tree = sys::fsmount(c"overlay", options, MountAttr::NOSUID.with(MountAttr::NODEV, true)).map_err(|e| {
-        e.hint("the image's file system cannot be an overlay's lower layer: put the store on a local disk")
+        e.hint(
+            "the image's file system cannot be an overlay's lower layer, or another is mounted in it: put the store on a \
+             local disk",
+        )
     })?;
-    attach(&tree, &open_dir(path)?)?;
-    Root::open(path)
+    attach(&tree, &open_dir(&Path::new(SCRATCH).join("root"))?)?;
+    Ok(Root::from_fd(tree))
 }
 
 /// Mounts one entry of the plan.
@@ -110,6 +164,9 @@ fn mount_on(root: &Root, mount: &Mount, source: Option<&OwnedFd>) -> Result<()> 
         true => root.make_dir(&mount.target)?,
         false => root.make_file(&mount.target)?,
     };
+    if inroot::is_dir(tree.as_fd())? != inroot::is_dir(target.as_fd())? {
+        return Err(Error::new("the source is a file, and the target is a directory"));
+    }
     attach(tree, &target)
 }
 

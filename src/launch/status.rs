@@ -38,8 +38,7 @@ pub(crate) fn channel() -> Result<(Reader, Writer)> {
 impl Writer {
     /// Reports a failure. There is nobody to tell if the supervisor is gone.
     pub(crate) fn report(&self, error: &Error) {
-        let mut what = format!("{error:#}");
-        what.truncate(what.floor_char_boundary(MAX_REPORT / 2));
+        let what = format!("{error:#}").chars().take(MAX_REPORT / 8).collect();
         let hints = error.hints().into_iter().map(Into::into).collect();
         let report = Report { what, hints, exit: error.exit_status() };
         let _ = serde_json::to_vec(&report).map(|json| (&self.0).write_all(&json));

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -108,7 +108,6 @@ impl Workload {
         if let Some(size) = &self.window {
             sys::set_window_size(sys::stdio(0), size).context(|| "set the terminal's size")?;
         }
-        writable_null()?;
         self.limits.iter().try_for_each(limits::apply)?;
         signals::restore(&self.mask).context(|| "restore the signal mask")?;
         let command = self.command.get().context(|| "no command was found")?;
@@ -200,19 +199,6 @@ fn own_process_group(terminal: bool) -> Result<()> {
     setpgid(me, me).context(|| "setpgid")?;
     if terminal {
         tcsetpgrp(sys::stdio(0), nix::unistd::getpid()).context(|| "take the terminal's foreground")?;
-    }
-    Ok(())
-}
-
-/// libcontainer reopens a standard stream that is /dev/null for reading only: writing to it would fail.
-fn writable_null() -> Result<()> {
-    const NULL: libc::dev_t = libc::makedev(1, 3);
-    for number in 0..3 {
-        let stat = fstat(sys::stdio(number)).context(|| format!("fstat {number}"))?;
-        if stat.st_mode & libc::S_IFMT == libc::S_IFCHR && stat.st_rdev == NULL {
-            let null = open(Path::new("/dev/null"), OFlag::O_RDWR).context(|| "open `/dev/null`")?;
-            sys::dup_onto(null.as_fd(), number).context(|| format!("dup2 `/dev/null` to {number}"))?;
-        }
     }
     Ok(())
 }

@@ -15,6 +15,8 @@ pub fn human(plan: &Plan) -> String {
     section(&mut out, "namespaces", plan.namespaces.iter().map(|n| (format!("{:?}", n.kind).to_lowercase(), n.why)));
     section(&mut out, "mounts", plan.mounts.iter().map(|m| (mount(m), m.why)));
     section(&mut out, "made", plan.directories.iter().map(|d| (d.path.display().to_string(), d.why)));
+    let link = |l: &super::Link| format!("{} -> {}", l.path, l.to);
+    section(&mut out, "links", plan.links.iter().map(|l| (link(l), "every runtime makes them")));
     section(&mut out, "written", plan.files.iter().map(|f| (f.path.to_owned(), f.why)));
     process(&mut out, plan);
     out

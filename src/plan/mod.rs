@@ -42,6 +42,8 @@ pub struct Plan {
     pub directories: Vec<Directory>,
     /// Files written into the rootfs's upper layer.
     pub files: Vec<File>,
+    /// Links made in /dev.
+    pub links: Vec<Link>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
     /// The GPUs.
@@ -100,6 +102,15 @@ pub struct Directory {
     pub path: PathBuf,
     /// Why.
     pub why: &'static str,
+}
+
+/// A symbolic link that every runtime makes.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Link {
+    /// Path inside.
+    pub path: &'static str,
+    /// Where it leads.
+    pub to: &'static str,
 }
 
 /// A file supplied by gpurun.
@@ -171,6 +182,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
         hostname: request.hostname.clone(),
         directories: directories(request, home, &cwd),
         files: files(&user, inputs.accounts),
+        links: mounts::LINKS.to_vec(),
         mounts: mounts::decide(request, host),
         process: Process {
             argv,

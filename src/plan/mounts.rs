@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::Link;
 use crate::cli::{Network, Pid};
 use crate::host::Host;
 use crate::request::{Request, Wanted};
@@ -51,9 +52,24 @@ pub enum What {
     Proc,
 }
 
+/// The device nodes that every program may expect (runtime-spec, config-linux.md, "Default Devices").
+const DEVICES: &[&str] = &["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"];
+
+/// The links that belong to them (runtime-linux.md, "Dev symbolic links"). They are in no spec: runtimes make them.
+pub const LINKS: &[Link] = &[
+    Link { path: "/dev/fd", to: "/proc/self/fd" },
+    Link { path: "/dev/stdin", to: "/proc/self/fd/0" },
+    Link { path: "/dev/stdout", to: "/proc/self/fd/1" },
+    Link { path: "/dev/stderr", to: "/proc/self/fd/2" },
+    Link { path: "/dev/ptmx", to: "pts/ptmx" },
+];
+
 /// Decides all mounts.
 pub fn decide(request: &Request, host: &Host) -> Vec<Mount> {
     let mut all = vec![dev(), pts(), shm(request, host), proc(request, host), sys()];
+    all.extend(
+        DEVICES.iter().map(|path| Mount { follow: true, ..system(path, bind(path), false, "a standard device") }),
+    );
     all.extend(etc(request, host));
     all.extend(request.mounts.iter().map(users));
     all

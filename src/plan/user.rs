@@ -101,7 +101,7 @@ impl Ids {
             gid,
             host_uid: host.uid,
             host_gid: host.gid,
-            name: field(0).unwrap_or_else(|| user.into()),
+            name: field(0).unwrap_or_else(|| if uid == 0 { "root".into() } else { user.into() }),
             home: field(5).map_or_else(|| if uid == 0 { "/root".into() } else { "/".into() }, PathBuf::from),
             why,
         })

@@ -173,6 +173,12 @@ pub(crate) fn count(word: &str) -> usize {
     lines.filter(|line| String::from_utf8_lossy(line).contains(word)).count()
 }
 
+/// How many have exactly this one.
+pub(crate) fn count_exactly(line: &str) -> usize {
+    let entries = std::fs::read_dir("/proc").expect("list /proc").flatten();
+    entries.filter(|entry| std::fs::read(entry.path().join("cmdline")).is_ok_and(|l| l == line.as_bytes())).count()
+}
+
 /// The state letter of a process, as ps shows it.
 pub(crate) fn state(pid: Pid) -> char {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{OpenptyResult, Winsize, openpty};
 use nix::sys::termios::{LocalFlags, Termios, tcgetattr};
@@ -41,6 +42,9 @@ impl Pty {
     pub(crate) fn open() -> Self {
         let size = Winsize { ws_row: 24, ws_col: 80, ws_xpixel: 0, ws_ypixel: 0 };
         let OpenptyResult { master, slave } = openpty(Some(&size), None).expect("make a terminal");
+        for end in [&master, &slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("fcntl");
+        }
         let (screen, looks_away) = (Arc::default(), Arc::default());
         let (master, shown, stop) = (File::from(master), Arc::clone(&screen), Arc::clone(&looks_away));
         let copy = master.try_clone().expect("dup");
@@ -80,7 +84,7 @@ impl Pty {
                 let mut screen = screen.lock().expect("lock");
                 seen.clone_from(&screen);
                 let Some(at) = screen.find(wanted) else { return false };
-                before = screen[..at].to_owned();
+                screen[..at].clone_into(&mut before);
                 screen.drain(..at + wanted.len());
                 true
             });

@@ -84,12 +84,14 @@ fn list(path: &Path, out: &mut String) {
     };
     let (mode, uid, gid, size) = (meta.mode(), meta.uid(), meta.gid(), meta.size());
     let time = format!("{}.{}", meta.mtime(), meta.mtime_nsec());
-    let _ = writeln!(out, "{path:?} {mode:o} {uid}:{gid} {size} {} {time} {content}", meta.nlink());
+    let _ = writeln!(out, "{} {mode:o} {uid}:{gid} {size} {} {time} {content}", path.display(), meta.nlink());
     if meta.is_dir() {
         let mut entries: Vec<_> =
             std::fs::read_dir(path).into_iter().flatten().map(|e| e.expect("list").path()).collect();
         entries.sort();
-        entries.iter().for_each(|entry| list(entry, out));
+        for entry in &entries {
+            list(entry, out);
+        }
     }
 }
 
