@@ -19,7 +19,7 @@ use crate::error::{Context, Error};
 /// To connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Without a byte in either direction; there is no limit on a whole body.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 const MAX_REDIRECTS: u32 = 10;
 /// Connections kept open: as many as there are layers fetched at once.
 const KEEP: usize = 8;
