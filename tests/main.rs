@@ -7,6 +7,7 @@ mod environment;
 mod explain;
 mod fallbacks;
 mod harmless;
+mod images;
 mod launch;
 mod mounts;
 mod refusals;

@@ -49,6 +49,8 @@ impl Input for BufReader<File> {
 
 impl Input for &[u8] {}
 
+impl<I: Input> Input for &mut I {}
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]

@@ -34,10 +34,15 @@ pub struct LayerFiles {
 
 impl LayerFiles {
     /// The files of the layer at `path`.
-    pub fn open(path: &Path, elsewhere: Shown) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let stage = path.join("files");
         let stage = File::open(&stage).context(|| format!("open `{}`", stage.display()))?;
-        Ok(Self { stage: stage.into(), elsewhere })
+        Ok(Self { stage: stage.into(), elsewhere: Shown::new() })
+    }
+
+    /// Where files are that the stage has no name for.
+    pub fn are_also(&mut self, shown: Shown) {
+        self.elsewhere = shown;
     }
 
     /// Gives the file of this number one more name.
@@ -90,6 +95,9 @@ impl Store {
             return Ok(()); // its rootfs stays
         }
         let shared: HashSet<_> = others.iter().flat_map(ImageRecord::diff_ids).collect();
+        if !record.shares(&shared) {
+            return Ok(()); // nothing of it is needed, so it may as well be damaged
+        }
         for (layer, number, path) in self.shown_by(record)?.into_iter().filter(|(layer, ..)| shared.contains(layer)) {
             match linkat(AT_FDCWD, &path, AT_FDCWD, &self.staged(&layer, number), AtFlags::empty()) {
                 Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {} // it may be lost, and whoever needs it says so
