@@ -8,6 +8,8 @@ mod explain;
 mod fallbacks;
 mod harmless;
 mod images;
+mod images_config;
+mod images_refused;
 mod launch;
 mod mounts;
 mod refusals;

@@ -83,6 +83,11 @@ pub(crate) fn sparse(path: &str, size: u64, pieces: &[(u64, &[u8])]) -> Entry {
 }
 
 impl Entry {
+    /// One of any type.
+    pub(crate) fn of_kind(kind: u8) -> Self {
+        entry("entry", kind)
+    }
+
     pub(crate) fn mode(self, mode: u32) -> Self {
         Self { mode, ..self }
     }
@@ -230,15 +235,15 @@ impl Layer {
     }
 }
 
-type Edit = std::sync::Arc<dyn Fn(&mut Value) + Send + Sync>;
+pub(crate) type Edit = std::sync::Arc<dyn Fn(&mut Value) + Send + Sync>;
 
 /// An image, before its documents are written.
 #[derive(Clone)]
 pub(crate) struct Image {
     pub(crate) layers: Vec<Layer>,
-    config: Value,
-    platform: String,
-    edits: [Vec<Edit>; 3],
+    pub(crate) config: Value,
+    pub(crate) platform: String,
+    pub(crate) edits: [Vec<Edit>; 3],
 }
 
 /// Busybox in a layer.
