@@ -16,6 +16,7 @@ mod refusals;
 mod registry;
 mod rootfs;
 mod signals;
+mod store;
 mod support;
 mod terminal;
 mod users;
