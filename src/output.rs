@@ -30,6 +30,11 @@ pub fn notice(quiet: bool, line: &str) {
     }
 }
 
+/// Ends a line that was drawn on stderr.
+pub fn end_line() {
+    to_stderr("\n");
+}
+
 /// Prints an error with its causes and hints, to stderr.
 pub fn error(error: &Error) {
     let mut text = format!("error: {error:#}\n");

@@ -44,8 +44,9 @@ impl Store {
         }
         let trees = kept.iter().map(|i| i.chain_id.hex()).collect();
         let layers = kept.iter().flat_map(|i| i.layers.iter().map(|l| l.diff_id.hex())).collect();
-        self.keep_only("rootfs", &trees)?;
+        // A layer without the rootfs that shows its files would be worse than none.
         self.keep_only("layers", &layers)?;
+        self.keep_only("rootfs", &trees)?;
         kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {

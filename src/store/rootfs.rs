@@ -21,9 +21,9 @@ use crate::layer::tree::Directory;
 /// What the owner needs to go through a directory.
 const OPEN: u32 = 0o500;
 
-/// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first. Gives the number of
-/// extended attributes that the file system could not take.
-pub fn build(directories: &[Directory], layers: &[LayerFiles], root: &Path) -> Result<u64> {
+/// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first.
+/// Gives the number of extended attributes that the file system could not take.
+pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> Result<u64> {
     std::fs::create_dir(root).context(|| format!("mkdir `{}`", root.display()))?;
     let root = open_dir(nix::fcntl::AT_FDCWD, root.as_os_str().as_encoded_bytes())?;
     for directory in directories.iter().filter(|d| !d.path.is_empty()) {
@@ -42,7 +42,7 @@ pub fn build(directories: &[Directory], layers: &[LayerFiles], root: &Path) -> R
 }
 
 /// Links the files of one directory into it.
-fn fill(root: BorrowedFd, directory: &Directory, layers: &[LayerFiles]) -> Result<()> {
+fn fill(root: BorrowedFd, directory: &Directory, layers: &[&LayerFiles]) -> Result<()> {
     if directory.files.is_empty() {
         return Ok(());
     }
