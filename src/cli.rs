@@ -40,6 +40,8 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Remove images from the store
     Rm(RmArgs),
+    /// Remove images that were not used for long, and what nothing refers to
+    Prune(PruneArgs),
     /// Print what `run` would do and why, and start nothing
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
@@ -270,6 +272,23 @@ pub struct RmArgs {
     /// Images to remove
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
+}
+
+/// Arguments of `prune`.
+#[derive(Args, Clone, Debug)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Remove images that were not used for so long, as 12h or 30d
+    #[arg(long, value_name = "TIME")]
+    pub unused: Option<String>,
+    /// Remove the least recently used until all files take no more than this, as 200g
+    #[arg(long, value_name = "SIZE")]
+    pub max_size: Option<String>,
+    /// Print what was removed as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `explain`.

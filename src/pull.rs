@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nix::sys::stat::Mode;
 
@@ -21,7 +21,7 @@ use crate::layer::unpack::{self, Unpacked, Watch};
 use crate::progress::Progress;
 use crate::reference::ImageRef;
 use crate::source::Source;
-use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Store};
+use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Store, since_1970};
 
 /// Layers that are unpacked at once. Each has four threads, of which inflating is the slowest.
 const AT_ONCE: usize = 4;
@@ -85,7 +85,8 @@ fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) 
         reference: reference.into(),
         platform: options.platform.to_string(),
         digest: image.digest,
-        pulled: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        pulled: since_1970(SystemTime::now()),
+        used: since_1970(SystemTime::now()),
     };
     // A name that is new or means another image now is written below, with the lock.
     if let Some(obtained) = unchanged(store, &name)? {
@@ -125,12 +126,19 @@ struct Whole {
 
 impl Puller<'_> {
     fn make(&self, image: &Image, name: &NameRecord) -> Result<ImageRecord> {
+        self.store.check_room(self.to_fetch(image))?;
         let layers = self.layers(image)?;
-        let unpacked = layers.values().map(|l| l.index.bytes).sum();
+        let unpacked = |layer: &Digest| layers.get(layer).map_or(0, |whole| whole.index.bytes);
         let record = ImageRecord::of(image, unpacked)?;
         let rootfs = self.rootfs(image, layers)?;
         self.store.publish(rootfs, &record, name)?;
         Ok(record)
+    }
+
+    /// Bytes of the blobs that are not there, as far as their source says. Their files are hardly ever smaller.
+    fn to_fetch(&self, image: &Image) -> u64 {
+        let missing = image.layers.iter().filter(|l| !self.store.layer_path(&l.diff_id).exists());
+        missing.map(|layer| layer.size.unwrap_or_default()).sum()
     }
 
     /// Every layer of the image, by its diff id; those that are not there are unpacked, the largest first.

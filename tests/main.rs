@@ -13,6 +13,7 @@ mod images_config;
 mod images_refused;
 mod launch;
 mod mounts;
+mod prune;
 mod refusals;
 mod registry;
 mod rootfs;

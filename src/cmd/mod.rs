@@ -39,6 +39,7 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Images(args) => images::images(&args),
         Verb::Inspect(args) => images::inspect(&args),
         Verb::Rm(args) => images::rm(&args),
+        Verb::Prune(args) => images::prune(&args),
         Verb::BuiltinHello => hello::hello(),
     }
 }

@@ -99,6 +99,7 @@ fn names(dir: &OwnedFd) -> Done<Vec<std::ffi::CString>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn closed_directories_go_and_link_targets_stay() {
@@ -107,7 +108,7 @@ mod tests {
         std::fs::create_dir_all(path("tree/closed/deep")).unwrap();
         std::fs::write(path("kept"), "x").unwrap();
         std::os::unix::fs::symlink(dir.path(), path("tree/link")).unwrap();
-        std::fs::set_permissions(path("tree/closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
+        std::fs::set_permissions(path("tree/closed"), std::fs::Permissions::from_mode(0)).unwrap();
         tree(&path("tree")).unwrap();
         assert!(!path("tree").exists() && path("kept").exists());
         tree(&path("tree")).unwrap();

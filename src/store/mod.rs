@@ -21,12 +21,14 @@
 //! `making` while they hold one there, except whoever publishes a rootfs. A run holds a shared flock on
 //! `rootfs/HEX`, and what is locked is not removed.
 //!
-//! Runs before the launch. A warm run only reads: a name, an image, and the flock.
+//! Runs before the launch. A warm run only reads, a name and an image, and holds the flock; once an hour at most it sets the
+//! time of the name's record, by which `prune` finds what was not used for long.
 
 mod delete;
 mod lock;
 mod making;
 mod parallel;
+mod prune;
 mod record;
 mod remove;
 mod rootfs;
@@ -34,15 +36,23 @@ mod sharing;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
 
 use crate::error::{Context, Error, Hint, Result};
 use crate::host::Host;
 use crate::image::Digest;
 pub use lock::Lock;
 pub use making::Making;
-pub use record::{ImageRecord, LayerRecord, NameRecord};
+pub use prune::{Limits, shared};
+pub use record::{ImageRecord, LayerRecord, NameRecord, since_1970};
+pub use remove::Removal;
 pub use rootfs::build as build_rootfs;
 pub use sharing::{LayerFiles, Shown};
+
+/// How exactly it is known when a name was used, in seconds.
+const USED_WITHIN: u64 = 3600;
 
 /// A store.
 #[derive(Clone, Debug)]
@@ -102,6 +112,36 @@ impl Store {
         Ok(HeldRootfs { root: dir.join("root"), _lock: lock })
     }
 
+    /// Notes that the image of this name is used now, if that was not noted within the hour. A store that cannot be
+    /// written does without.
+    pub fn touch(&self, name: &NameRecord) {
+        let now = since_1970(SystemTime::now());
+        if now.saturating_sub(name.used) > USED_WITHIN {
+            let path = self.name_path(&name.reference, &name.platform);
+            let _ =
+                std::fs::File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        }
+    }
+
+    /// Refuses what the store's disk has no room for.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        let disk = nix::sys::statvfs::statvfs(&self.root).context(|| format!("statvfs `{}`", self.root.display()))?;
+        let free = disk.blocks_available() * disk.fragment_size();
+        let shown = crate::output::size;
+        if bytes > free {
+            return Err(Error::new(format!(
+                "{} are to be fetched, and the store has {} free",
+                shown(bytes),
+                shown(free)
+            ))
+            .because(Errno::ENOSPC));
+        }
+        match disk.files() > 0 && disk.files_available() == 0 {
+            true => Err(Error::new("the store's file system has no inode free").because(Errno::ENOSPC)),
+            false => Ok(()),
+        }
+    }
+
     /// Everything that has a name, sorted by it.
     pub fn names(&self) -> Result<Vec<NameRecord>> {
         let mut all = self.read_all("names", NameRecord::read)?;
@@ -109,7 +149,8 @@ impl Store {
         Ok(all)
     }
 
-    fn images(&self) -> Result<Vec<ImageRecord>> {
+    /// Every image.
+    pub fn images(&self) -> Result<Vec<ImageRecord>> {
         self.read_all("images", ImageRecord::read)
     }
 
