@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::gpu::compat;
 use crate::image::Platform;
 
 /// Run a command in an OCI image, with the host's GPUs, as an ordinary user
@@ -130,9 +131,21 @@ pub struct RunArgs {
     /// When to ask the registry
     #[arg(long, env = "GPURUN_PULL", default_value = "missing", value_name = "WHEN", help_heading = "Images")]
     pub pull: Pull,
-    /// GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)
-    #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC")]
+    /// GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)
+    #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC", help_heading = "GPUs")]
     pub gpus: Option<String>,
+    /// What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all
+    #[arg(long, env = "GPURUN_GPU_CAPS", value_name = "LIST", help_heading = "GPUs")]
+    pub gpu_caps: Option<String>,
+    /// Directory below which the driver's files are, if not in the system's own places
+    #[arg(long, env = "GPURUN_DRIVER_ROOT", value_name = "DIR", help_heading = "GPUs")]
+    pub driver_root: Option<PathBuf>,
+    /// When the image's own newer CUDA driver library is used
+    #[arg(long, env = "GPURUN_CUDA_COMPAT", default_value = "auto", value_name = "WHEN", help_heading = "GPUs")]
+    pub cuda_compat: compat::Mode,
+    /// Run even if the driver is not what the image requires
+    #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs")]
+    pub no_require: bool,
     /// Bind a host path: SRC[:DST][:OPTIONS], several separated by commas
     #[arg(short, long, env = "GPURUN_VOLUME", value_name = "SRC:DST[:ro]")]
     pub volume: Vec<OsString>,
