@@ -45,6 +45,8 @@ pub enum Verb {
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
     Spec(RunArgs),
+    /// List the GPUs, whether they can be used and why not, and the driver's files
+    Gpus(GpusArgs),
     /// Print the completion script of a shell
     Completions {
         /// Shell to complete for
@@ -230,6 +232,20 @@ pub struct RunArgs {
     /// Command and its arguments, in place of the image's own
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+}
+
+/// Arguments of `gpus`.
+#[derive(Args, Clone, Debug)]
+pub struct GpusArgs {
+    /// What of the driver to list: compute, utility, video, graphics, display, ngx, compat32, all
+    #[arg(long, env = "GPURUN_GPU_CAPS", value_name = "LIST")]
+    pub gpu_caps: Option<String>,
+    /// Directory below which the driver's files are, if not in the system's own places
+    #[arg(long, env = "GPURUN_DRIVER_ROOT", value_name = "DIR")]
+    pub driver_root: Option<PathBuf>,
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `pull`.
