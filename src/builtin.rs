@@ -4,7 +4,7 @@
 //! `images/NAME`. The image needs no registry and goes through the store, the plan and the launch like any other.
 
 use std::io::{Cursor, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -78,12 +78,25 @@ fn layer() -> Result<Vec<u8>> {
     append(&mut tar, "etc/passwd", b'0', 0o644, PASSWD);
     append(&mut tar, "etc/group", b'0', 0o644, GROUP);
     append(&mut tar, EXECUTABLE, b'0', 0o755, &read(Path::new("/proc/self/exe"))?);
-    for library in sys::loaded_libraries() {
+    for library in libraries() {
         let name = library.strip_prefix("/").unwrap_or(&library);
         append(&mut tar, &name.to_string_lossy(), b'0', 0o755, &read(&library)?);
     }
     tar.resize(tar.len() + 2 * BLOCK, 0);
     Ok(tar)
+}
+
+/// Ours, and those that libcuda needs beside them: since glibc 2.34 they are empty, but still asked for.
+fn libraries() -> Vec<PathBuf> {
+    let mut all = sys::loaded_libraries();
+    let libc = all.iter().find(|path| path.file_name().is_some_and(|name| name == "libc.so.6"));
+    let beside = |name: &str| libc.map(|libc| libc.with_file_name(name)).filter(|path| path.exists());
+    let more: Vec<_> =
+        ["libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1"].into_iter().filter_map(beside).collect();
+    all.extend(more);
+    all.sort();
+    all.dedup();
+    all
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::gpu::compat;
 use crate::image::Platform;
 
 /// Run a command in an OCI image, with the host's GPUs, as an ordinary user
@@ -46,6 +47,8 @@ pub enum Verb {
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
     Spec(RunArgs),
+    /// List the GPUs, whether they can be used and why not, and the driver's files
+    Gpus(GpusArgs),
     /// Print the completion script of a shell
     Completions {
         /// Shell to complete for
@@ -132,9 +135,21 @@ pub struct RunArgs {
     /// When to ask the registry
     #[arg(long, env = "GPURUN_PULL", default_value = "missing", value_name = "WHEN", help_heading = "Images")]
     pub pull: Pull,
-    /// GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)
-    #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC")]
+    /// GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)
+    #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC", help_heading = "GPUs")]
     pub gpus: Option<String>,
+    /// What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all
+    #[arg(long, env = "GPURUN_GPU_CAPS", value_name = "LIST", help_heading = "GPUs")]
+    pub gpu_caps: Option<String>,
+    /// Directory below which the driver's files are, if not in the system's own places
+    #[arg(long, env = "GPURUN_DRIVER_ROOT", value_name = "DIR", help_heading = "GPUs")]
+    pub driver_root: Option<PathBuf>,
+    /// When the image's own newer CUDA driver library is used
+    #[arg(long, env = "GPURUN_CUDA_COMPAT", default_value = "auto", value_name = "WHEN", help_heading = "GPUs")]
+    pub cuda_compat: compat::Mode,
+    /// Run even if the driver is not what the image requires
+    #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs")]
+    pub no_require: bool,
     /// Bind a host path: SRC[:DST][:OPTIONS], several separated by commas
     #[arg(short, long, env = "GPURUN_VOLUME", value_name = "SRC:DST[:ro]")]
     pub volume: Vec<OsString>,
@@ -219,6 +234,20 @@ pub struct RunArgs {
     /// Command and its arguments, in place of the image's own
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+}
+
+/// Arguments of `gpus`.
+#[derive(Args, Clone, Debug)]
+pub struct GpusArgs {
+    /// What of the driver to list: compute, utility, video, graphics, display, ngx, compat32, all
+    #[arg(long, env = "GPURUN_GPU_CAPS", value_name = "LIST")]
+    pub gpu_caps: Option<String>,
+    /// Directory below which the driver's files are, if not in the system's own places
+    #[arg(long, env = "GPURUN_DRIVER_ROOT", value_name = "DIR")]
+    pub driver_root: Option<PathBuf>,
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Arguments of `pull`.

@@ -14,9 +14,6 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 const MASKED: &[&str] =
     &["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/proc/scsi", "/proc/cpuinfo", "/proc/kallsyms"];
 
-/// What shows a driver.
-const DRIVER: &[&str] = &["/proc/driver/nvidia/version", "/dev/nvidiactl"];
-
 /// The caller and the machine, as plan needs to know them.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -42,8 +39,6 @@ pub struct Host {
     pub has_hosts: bool,
     /// Whether something covers a part of /proc: then the kernel refuses new ones (`mount_too_revealing`).
     pub proc_masked: bool,
-    /// Whether there is an NVIDIA driver.
-    pub has_driver: bool,
 }
 
 impl Host {
@@ -66,7 +61,6 @@ impl Host {
             has_resolv_conf: Path::new("/etc/resolv.conf").is_file(),
             has_hosts: Path::new("/etc/hosts").is_file(),
             proc_masked: proc_masked(),
-            has_driver: DRIVER.iter().any(|path| Path::new(path).exists()),
         }
     }
 
@@ -85,7 +79,6 @@ impl Host {
             has_resolv_conf: true,
             has_hosts: true,
             proc_masked: false,
-            has_driver: false,
         }
     }
 

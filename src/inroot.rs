@@ -8,7 +8,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
@@ -44,9 +44,9 @@ impl Root {
         self.open_at(path, OFlag::O_PATH).context(|| format!("resolve `{}` in the image", path.display()))
     }
 
-    /// The content of a regular file of at most `cap` bytes; `None` if there is none. FIFOs and devices are never
-    /// opened for reading (CVE-2026-47262).
-    pub fn read(&self, path: &Path, cap: u64) -> Result<Option<Vec<u8>>> {
+    /// A regular file, opened for reading; `None` if there is none. FIFOs and devices are never opened for reading
+    /// (CVE-2026-47262).
+    pub fn file(&self, path: &Path) -> Result<Option<File>> {
         let what = || format!("read `{}` in the image", path.display());
         let fd = match self.open_at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY) {
             Ok(fd) => fd,
@@ -57,12 +57,24 @@ impl Root {
         if !is(stat.st_mode, SFlag::S_IFREG) {
             return Err(Error::new("it is not a regular file")).context(what);
         }
+        Ok(Some(File::from(fd)))
+    }
+
+    /// The content of a regular file of at most `cap` bytes; `None` if there is none.
+    pub fn read(&self, path: &Path, cap: u64) -> Result<Option<Vec<u8>>> {
+        let what = || format!("read `{}` in the image", path.display());
+        let Some(file) = self.file(path)? else { return Ok(None) };
         let mut content = Vec::new();
-        File::from(fd).take(cap + 1).read_to_end(&mut content).context(what)?;
+        file.take(cap + 1).read_to_end(&mut content).context(what)?;
         if content.len() as u64 > cap {
             return Err(Error::new(format!("it is larger than {cap} bytes"))).context(what);
         }
         Ok(Some(content))
+    }
+
+    /// The names in a directory, as far as they are text; none if there is no such directory.
+    pub fn names(&self, path: &Path) -> Vec<String> {
+        self.resolve(path).map(|dir| list(dir.as_fd())).unwrap_or_default()
     }
 
     /// The directory at `path`, made with its parents if it is not there.
@@ -151,6 +163,12 @@ impl AsFd for Root {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
+}
+
+/// The names in an open directory, as far as they are text.
+pub fn list(dir: BorrowedFd) -> Vec<String> {
+    let entries = std::fs::read_dir(format!("/proc/self/fd/{}", dir.as_raw_fd())).into_iter().flatten().flatten();
+    entries.filter_map(|e| e.file_name().into_string().ok()).collect()
 }
 
 /// Whether what `fd` is open on is a directory.

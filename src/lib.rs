@@ -18,6 +18,7 @@ pub mod builtin;
 pub mod cli;
 pub mod cmd;
 pub mod error;
+pub mod gpu;
 pub mod host;
 pub mod image;
 pub mod inroot;

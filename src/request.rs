@@ -9,9 +9,11 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
 use crate::error::{Context, Error, Result};
+use crate::gpu::classify::Capabilities;
+use crate::gpu::compat;
+use crate::gpu::select::{self, Asked};
 use crate::host::Host;
 use crate::plan::env::{self, Rule};
-use crate::plan::gpus::Gpus;
 
 /// The largest env file that is read.
 const MAX_ENV_FILE: u64 = 16 << 20;
@@ -52,8 +54,16 @@ pub struct Request {
     pub root: bool,
     /// `--stop-signal`
     pub stop_signal: Option<String>,
-    /// `--gpus`
-    pub gpus: Gpus,
+    /// `--gpus`, else what the host's environment asks for.
+    pub gpus: Asked,
+    /// `--gpu-caps`
+    pub gpu_caps: Option<Capabilities>,
+    /// `--driver-root`
+    pub driver_root: Option<PathBuf>,
+    /// `--cuda-compat`
+    pub cuda_compat: compat::Mode,
+    /// Not `--no-require`
+    pub require: bool,
     /// `--entrypoint`; empty to remove the image's.
     pub entrypoint: Option<OsString>,
     /// Command and arguments.
@@ -130,7 +140,11 @@ impl Request {
             user: args.user.clone(),
             root: args.root,
             stop_signal: args.stop_signal.clone(),
-            gpus: Gpus::parse(args.gpus.as_deref()),
+            gpus: select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str())?,
+            gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
+            driver_root: args.driver_root.clone(),
+            cuda_compat: args.cuda_compat,
+            require: !args.no_require,
             entrypoint: args.entrypoint.clone(),
             command: without_dashes(&args.command),
             read_only: args.read_only,
@@ -290,7 +304,7 @@ fn absolute_source(source: &OsStr, host: &Host) -> Result<PathBuf> {
 }
 
 /// `key=value` fields separated by commas; a field in double quotes may hold commas (Docker reads it as CSV).
-fn fields(spec: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn fields(spec: &[u8]) -> Vec<Vec<u8>> {
     let (mut all, mut quoted) = (vec![Vec::new()], false);
     for &byte in spec {
         match byte {

@@ -3,12 +3,21 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Context, Error, Hint, Result};
 use crate::output;
+use crate::sys::cuda::Cuda;
+
+/// How many numbers each GPU computes.
+const NUMBERS: u32 = 1 << 20;
 
 /// Prints it.
 pub(super) fn hello() -> Result<u8> {
-    output::facts(&text(Path::new("/")))?;
+    let root = Path::new("/");
+    output::facts(&text(root))?;
+    if gpus(root).is_empty() {
+        return Ok(0);
+    }
+    compute()?;
     Ok(0)
 }
 
@@ -26,12 +35,36 @@ fn text(root: &Path) -> String {
     fact("root", names(root, |_| true));
     fact(
         "GPUs",
-        match names(&root.join("dev"), is_gpu).as_str() {
+        match gpus(root).as_str() {
             "" => "none".into(),
             nodes => nodes.into(),
         },
     );
     out
+}
+
+/// The GPUs' nodes.
+fn gpus(root: &Path) -> String {
+    names(&root.join("dev"), is_gpu)
+}
+
+/// Computes something on every GPU and checks it.
+fn compute() -> Result<()> {
+    let cuda = Cuda::start()
+        .hint(|| "the driver does not work here: `gpurun explain --gpus all builtin:hello` shows what is injected")?;
+    for number in 0..cuda.count()? {
+        let device = cuda.device(number)?;
+        let numbers = cuda.squares(number, NUMBERS).context(|| format!("compute on GPU {number}"))?;
+        let right = (0..NUMBERS).map(|n| n.wrapping_mul(n)).eq(numbers);
+        if !right {
+            return Err(Error::new(format!("GPU {number} ({}) computes wrong numbers", device.uuid)));
+        }
+        output::facts(&format!(
+            "GPU {number:<6} {} {}, {NUMBERS} numbers computed and right\n",
+            device.name, device.uuid
+        ))?;
+    }
+    Ok(())
 }
 
 fn system(root: &Path) -> String {

@@ -2,6 +2,7 @@
 
 mod explain;
 mod generate;
+mod gpus;
 mod hello;
 mod images;
 mod refused;
@@ -33,6 +34,7 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Run(args) => run::run(&args, inherited),
         Verb::Explain(args) => explain::explain(&args),
         Verb::Spec(args) => explain::spec(&args),
+        Verb::Gpus(args) => gpus::gpus(&args),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man => generate::man(),
         Verb::Pull(args) => images::pull(&args),

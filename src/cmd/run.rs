@@ -1,5 +1,6 @@
 //! `gpurun run`: the way the data flows, in one function.
 
+use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,6 +10,10 @@ use oci_spec::image::ImageConfiguration;
 use super::obtain;
 use crate::cli::RunArgs;
 use crate::error::{Context, Error, Result};
+use crate::gpu::image::Contents;
+use crate::gpu::root::DriverRoot;
+use crate::gpu::select::Gpus;
+use crate::gpu::{self, Injection};
 use crate::host::Host;
 use crate::image::Digest;
 use crate::inroot::Root;
@@ -59,12 +64,34 @@ fn ask(args: &RunArgs) -> Result<(Host, Request)> {
 
 fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
     plan::build(&Inputs {
+        injection: injection(host, request, image)?,
         request,
         image: image.facts.clone(),
         config: &image.config,
         rootfs: &image.rootfs,
         accounts: &accounts(&image.rootfs)?,
         host,
+    })
+}
+
+/// The GPUs and the driver, after the host has made what nodes were missing.
+fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
+    if request.gpus.gpus == Gpus::None {
+        return Ok(Injection::none(request.gpus.why));
+    }
+    let root = DriverRoot::host(request.driver_root.as_deref())?;
+    gpu::repair::repair(&root);
+    let config = image.config.config().clone().unwrap_or_default();
+    gpu::inject(&gpu::Inputs {
+        root: &root,
+        asked: &request.gpus,
+        capabilities: request.gpu_caps.as_ref(),
+        compat: request.cuda_compat,
+        check: request.require,
+        image: &Contents::probe(&image.rootfs)?,
+        image_env: config.env().as_deref().unwrap_or_default(),
+        cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
+        mps: host.var("CUDA_MPS_PIPE_DIRECTORY").and_then(OsStr::to_str),
     })
 }
 

@@ -14,6 +14,7 @@
 
 pub mod fds;
 mod init;
+mod inject;
 mod libcontainer;
 pub mod limits;
 mod namespaces;

@@ -6,7 +6,7 @@
 
 use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, fstat, mkdirat, umask};
 use nix::unistd::{chdir, fchdir, pivot_root};
 
+use super::inject::{self, Sources};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
 use crate::plan::Plan;
@@ -47,6 +48,7 @@ pub(crate) fn enter(root: &Root, read_only: bool) -> Result<()> {
 fn assemble(plan: &Plan) -> Result<Root> {
     let lower = open_lower(&plan.rootfs.lower)?;
     let sources = plan.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
+    let injected = Sources::open(&plan.injection)?;
     let scratch = tmpfs(None, 0o700)?;
     attach(&scratch, &open_dir(Path::new(SCRATCH))?)?;
     let upper = upper(&lower, &scratch)?;
@@ -57,10 +59,12 @@ fn assemble(plan: &Plan) -> Result<Root> {
     for file in &plan.files {
         root.write(Path::new(file.path), &file.content)?;
     }
+    inject::files(&root, &plan.injection, &injected)?;
     for (mount, source) in plan.mounts.iter().zip(&sources) {
         mount_on(&root, mount, source.as_ref())
             .context(|| format!("mount `{}` ({})", mount.target.display(), mount.why))?;
     }
+    inject::machine(&root, &plan.injection, &injected)?;
     for directory in &plan.directories {
         root.make_dir(&directory.path)?;
     }
@@ -88,7 +92,7 @@ fn source(mount: &Mount) -> Result<Option<OwnedFd>> {
     Ok(Some(tree))
 }
 
-fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
+pub(super) fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     sys::move_mount(tree.as_fd(), target.as_fd())
 }
 
@@ -107,6 +111,8 @@ fn upper(lower: &OwnedFd, scratch: &OwnedFd) -> Result<OwnedFd> {
 fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
     let targets =
         plan.mounts.iter().map(|m| m.target.as_path()).chain(plan.directories.iter().map(|d| d.path.as_path()));
+    let injected: Vec<_> = plan.injection.targets().collect();
+    let targets = targets.chain(injected.iter().map(PathBuf::as_path));
     for target in targets.chain(plan.files.iter().map(|f| Path::new(f.path))) {
         own_parents(target, lower, upper).context(|| format!("make the parents of `{}` ours", target.display()))?;
     }
@@ -178,7 +184,7 @@ fn refuse_link(root: &Root, mount: &Mount) -> Result<()> {
     Err(Error::new(format!("the image has a symbolic link at `{}`", mount.target.display())))
 }
 
-fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
+pub(super) fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
     let mode = number(format!("{mode:o}"));
     let size = size.map(|s| number(s.to_string()));
     let mut options: Vec<(&CStr, Option<&CStr>)> = vec![(c"mode", Some(&mode))];

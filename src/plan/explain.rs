@@ -10,8 +10,7 @@ pub fn human(plan: &Plan) -> String {
     let mut out = String::new();
     image(&mut out, plan);
     user(&mut out, plan);
-    let gpus = if plan.injection.devices.is_empty() { "none".to_owned() } else { plan.injection.devices.join(", ") };
-    line(&mut out, "gpus", &gpus, plan.injection.why);
+    gpus(&mut out, plan);
     section(&mut out, "namespaces", plan.namespaces.iter().map(|n| (format!("{:?}", n.kind).to_lowercase(), n.why)));
     section(&mut out, "mounts", plan.mounts.iter().map(|m| (mount(m), m.why)));
     section(&mut out, "made", plan.directories.iter().map(|d| (d.path.display().to_string(), d.why)));
@@ -35,6 +34,28 @@ fn user(out: &mut String, plan: &Plan) {
     if let Some(name) = &plan.hostname {
         line(out, "hostname", name, "--hostname");
     }
+}
+
+fn gpus(out: &mut String, plan: &Plan) {
+    let injection = &plan.injection;
+    let Some(driver) = &injection.driver else { return line(out, "gpus", "none", injection.why) };
+    let gpu = |g: &crate::gpu::inventory::Gpu| {
+        let uuid = g.uuid.as_deref().unwrap_or("no UUID yet");
+        (format!("{} {} {uuid} at {}", g.index, g.model, g.pci), injection.why)
+    };
+    section(out, "gpus", injection.gpus.iter().map(gpu));
+    line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
+    for decision in &injection.decisions {
+        let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
+    }
+    section(out, "devices", injection.devices.iter().map(|d| (d.path.clone(), d.why)));
+    let bind = |b: &crate::gpu::Bind| format!("{} = {}", b.target.display(), b.source.display());
+    section(out, "driver files", injection.binds.iter().map(|b| (bind(b), b.why)));
+    let link = |l: &crate::gpu::Link| (format!("{} -> {}", l.path, l.to), "a name it is asked for by");
+    section(out, "driver links", injection.links.iter().map(link));
+    section(out, "generated", injection.generated.iter().map(|g| (g.over.clone(), g.why)));
+    let shown = |(path, _): &(String, String)| (format!("/proc/driver/nvidia/{path}"), "the chosen GPUs alone");
+    section(out, "driver's /proc", injection.proc.iter().map(shown));
 }
 
 fn process(out: &mut String, plan: &Plan) {

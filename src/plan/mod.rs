@@ -5,7 +5,6 @@
 
 pub mod env;
 pub mod explain;
-pub mod gpus;
 pub mod mounts;
 pub mod signal;
 pub mod spec;
@@ -19,9 +18,9 @@ use serde::Serialize;
 
 use crate::cli::{Network, Pid};
 use crate::error::{Error, Result};
+use crate::gpu::Injection;
 use crate::host::Host;
 use crate::request::{Limit, Request};
-use gpus::Injection;
 use mounts::Mount;
 use user::{Accounts, Ids, Wanted};
 
@@ -46,12 +45,12 @@ pub struct Plan {
     pub links: Vec<Link>,
     /// Mounts, in order.
     pub mounts: Vec<Mount>,
-    /// The GPUs.
+    /// The GPUs and the host's driver.
     pub injection: Injection,
     /// What is executed.
     pub process: Process,
     /// What differs from what the user may expect, one line each.
-    pub notices: Vec<&'static str>,
+    pub notices: Vec<String>,
 }
 
 /// Which image runs.
@@ -163,6 +162,8 @@ pub struct Inputs<'a> {
     pub accounts: &'a Accounts,
     /// The caller and the machine.
     pub host: &'a Host,
+    /// The GPUs and the host's driver.
+    pub injection: Injection,
 }
 
 /// Decides everything about a run.
@@ -173,7 +174,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
     let env = environment(inputs, &config, &user);
     let (cwd, cwd_why) = working_dir(request, &config)?;
     let (argv, argv_why) = command(request, &config)?;
-    let injection = gpus::decide(&request.gpus, host.has_driver)?;
+    let injection = &inputs.injection;
     let home = env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     Ok(Plan {
         image: inputs.image.clone(),
@@ -194,8 +195,8 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
         },
-        notices: notices(request, host, &injection),
-        injection,
+        notices: notices(request, host, injection),
+        injection: injection.clone(),
         user,
     })
 }
@@ -216,10 +217,10 @@ fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
     }
 }
 
-fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<&'static str> {
+fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<String> {
     let masked = request.pid == Pid::Private && host.proc_masked;
-    let proc = masked.then_some("/proc is masked here: running without a PID namespace");
-    proc.into_iter().chain(injection.notice).collect()
+    let proc = masked.then(|| "/proc is masked here: running without a PID namespace".to_owned());
+    proc.into_iter().chain(injection.warnings.iter().cloned()).collect()
 }
 
 fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, OsString)> {
@@ -230,7 +231,7 @@ fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, Os
         policy: inputs.request.env_policy,
         rules: &inputs.request.env,
         ids,
-        own: &name.collect::<Vec<_>>(),
+        own: &name.chain(inputs.injection.env.iter().cloned()).collect::<Vec<_>>(),
     })
 }
 
@@ -305,7 +306,7 @@ fn files(ids: &Ids, accounts: &Accounts) -> Vec<File> {
 }
 
 /// Serializes bytes that need not be UTF-8 as text.
-fn lossy<S: serde::Serializer>(text: impl AsRef<OsStr>, s: S) -> std::result::Result<S::Ok, S::Error> {
+pub(crate) fn lossy<S: serde::Serializer>(text: impl AsRef<OsStr>, s: S) -> std::result::Result<S::Ok, S::Error> {
     s.serialize_str(&text.as_ref().to_string_lossy())
 }
 

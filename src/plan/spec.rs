@@ -3,6 +3,8 @@
 //! In: a [`Plan`]. Out: a [`Spec`] that runc, crun or youki would run to the same effect. oci-spec's builders fill
 //! capabilities, limits, masked paths, resources and a host name by themselves: each is set to what the plan says.
 
+use std::path::PathBuf;
+
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
     Capabilities, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
@@ -24,7 +26,7 @@ fn spec(plan: &Plan) -> std::result::Result<Spec, OciSpecError> {
         .root(RootBuilder::default().path(&plan.rootfs.lower).readonly(plan.rootfs.read_only).build()?)
         .process(process(plan)?)
         .linux(linux(plan)?)
-        .mounts(plan.mounts.iter().map(mount).collect::<std::result::Result<Vec<_>, _>>()?)
+        .mounts(plan.mounts.iter().chain(&injected(plan)).map(mount).collect::<std::result::Result<Vec<_>, _>>()?)
         .build()?;
     spec.set_hostname(plan.hostname.clone());
     Ok(spec)
@@ -91,6 +93,20 @@ fn namespace(kind: NamespaceKind) -> std::result::Result<LinuxNamespace, OciSpec
             NamespaceKind::Network => LinuxNamespaceType::Network,
         })
         .build()
+}
+
+/// The driver's files and nodes. The links and files that gpurun makes itself have no words in a spec.
+fn injected(plan: &Plan) -> Vec<Mount> {
+    let injection = &plan.injection;
+    let bind = |source: PathBuf, target: PathBuf, read_only, why| Mount {
+        target,
+        what: What::Bind { source },
+        read_only,
+        follow: true,
+        why,
+    };
+    let devices = injection.devices.iter().map(|d| bind((&d.path).into(), (&d.path).into(), false, d.why));
+    devices.chain(injection.binds.iter().map(|b| bind(b.source.clone(), b.target.clone(), !b.socket, b.why))).collect()
 }
 
 /// One mount as the spec writes it.

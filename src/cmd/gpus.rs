@@ -1,0 +1,64 @@
+//! `gpurun gpus`: what the machine has, what the caller may use of it, and what of the driver would go into a container.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::cli::GpusArgs;
+use crate::error::{Error, Result};
+use crate::gpu::classify::Capabilities;
+use crate::gpu::files::DriverFiles;
+use crate::gpu::inventory::{Gpu, Inventory};
+use crate::gpu::root::DriverRoot;
+use crate::output;
+
+/// Everything about the driver and its GPUs.
+#[derive(Serialize)]
+struct Facts {
+    driver: String,
+    gpus: Vec<Gpu>,
+    capabilities: String,
+    files: Vec<PathBuf>,
+    /// What is missing of the driver.
+    incomplete: Option<String>,
+}
+
+/// Prints it.
+pub(super) fn gpus(args: &GpusArgs) -> Result<u8> {
+    let wanted = args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?;
+    let facts = look(&DriverRoot::host(args.driver_root.as_deref())?, wanted.unwrap_or_else(Capabilities::usual))?;
+    if args.json {
+        output::json(&facts)?;
+    } else {
+        output::facts(&text(&facts))?;
+    }
+    Ok(0)
+}
+
+fn look(root: &DriverRoot, wanted: Capabilities) -> Result<Facts> {
+    let inventory = Inventory::probe(root)
+        .ok_or_else(|| Error::new("there is no NVIDIA driver: `/proc/driver/nvidia/version` is not there"))?;
+    let (files, incomplete) = match DriverFiles::find(root, &inventory.version, &wanted) {
+        Ok(files) => (files, None),
+        Err(e) => (DriverFiles::default(), Some(format!("{e:#}"))),
+    };
+    let libraries = files.libraries.into_iter().map(|library| library.real);
+    Ok(Facts {
+        driver: inventory.version.to_string(),
+        gpus: inventory.gpus,
+        capabilities: wanted.names(),
+        files: libraries.chain(files.programs.into_iter().chain(files.data).map(|placed| placed.real)).collect(),
+        incomplete,
+    })
+}
+
+fn text(facts: &Facts) -> String {
+    let gpu = |g: &Gpu| {
+        let state = g.unusable.as_deref().unwrap_or("usable");
+        format!("{} {} {} {} {}: {state}\n", g.index, g.uuid.as_deref().unwrap_or("-"), g.pci, g.node(), g.model)
+    };
+    let gpus: String = facts.gpus.iter().map(gpu).collect();
+    let files: String = facts.files.iter().map(|path| format!("  {}\n", path.display())).collect();
+    let missing = facts.incomplete.as_ref().map_or_else(String::new, |why| format!("nothing can be injected: {why}\n"));
+    format!("driver {}\n{gpus}{missing}files for {}:\n{files}", facts.driver, facts.capabilities)
+}

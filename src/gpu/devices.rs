@@ -1,0 +1,68 @@
+//! The device nodes of the chosen GPUs, and those they need beside them.
+//!
+//! In: a [`DriverRoot`], the chosen GPUs, the capabilities. Out: a list of nodes, or which is missing and why. The catalogue
+//! is that of NVIDIA's kernel modules and container tools (nv-chardev-numbers.h, uvm_common.h, graphics.go:331-470).
+
+use serde::Serialize;
+
+use super::classify::{Capabilities, Capability};
+use super::inventory::Gpu;
+use super::root::{DriverRoot, why_not};
+use crate::error::{Error, Result};
+
+/// A node of the host that is bound at its own path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Device {
+    /// Its path.
+    pub path: String,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// Decides the nodes.
+pub fn decide(root: &DriverRoot, chosen: &[Gpu], wanted: &Capabilities) -> Result<Vec<Device>> {
+    let mut all: Vec<_> = chosen.iter().map(|gpu| Device { path: gpu.node(), why: "a chosen GPU" }).collect();
+    all.push(needed(root, "/dev/nvidiactl", "the driver's entrance", "-c 255")?);
+    if wanted.has(Capability::Compute) {
+        all.push(needed(root, "/dev/nvidia-uvm", "CUDA's memory", "-c 0 -u")?);
+        all.extend(optional(root, "/dev/nvidia-uvm-tools", "CUDA's profilers"));
+        all.extend(optional(root, "/dev/gdrdrv", "GDRCopy"));
+        all.extend(below(root, "/dev", "nvidia-fs", "GPUDirect Storage"));
+        all.extend(below(root, "/dev/nvidia-caps-imex-channels", "channel", "NVLink between nodes"));
+    }
+    if wanted.has(Capability::Graphics) {
+        all.extend(optional(root, "/dev/nvidia-modeset", "displays"));
+    }
+    if wanted.has(Capability::Graphics) || wanted.has(Capability::Video) {
+        all.extend(chosen.iter().flat_map(|gpu| dri(root, gpu)));
+    }
+    Ok(all)
+}
+
+fn needed(root: &DriverRoot, path: &str, why: &'static str, options: &str) -> Result<Device> {
+    match root.node(path) {
+        None => Err(Error::new(format!("the device node `{path}` is not there"))
+            .hint(format!("gpurun could not make it: have an administrator run `nvidia-modprobe {options}`"))),
+        Some(node) => match node.error {
+            None => Ok(Device { path: path.into(), why }),
+            Some(errno) => Err(Error::new(format!("`{path}` cannot be opened: {}", why_not(errno)))),
+        },
+    }
+}
+
+/// What the caller cannot open, the workload could not either.
+fn optional(root: &DriverRoot, path: &str, why: &'static str) -> Option<Device> {
+    root.node(path).filter(|node| node.error.is_none()).map(|_| Device { path: path.into(), why })
+}
+
+fn below(root: &DriverRoot, dir: &str, start: &str, why: &'static str) -> Vec<Device> {
+    let names = root.names(dir).into_iter().filter(|name| name.starts_with(start));
+    names.filter_map(|name| optional(root, &format!("{dir}/{name}"), why)).collect()
+}
+
+/// The nodes of the kernel's graphics drivers for a GPU, which only sysfs tells.
+fn dri(root: &DriverRoot, gpu: &Gpu) -> Vec<Device> {
+    let names = root.names(&format!("/sys/bus/pci/devices/{}/drm", gpu.pci));
+    let nodes = names.iter().filter(|name| name.starts_with("card") || name.starts_with("renderD"));
+    nodes.filter_map(|name| optional(root, &format!("/dev/dri/{name}"), "a chosen GPU's graphics")).collect()
+}

@@ -1,0 +1,238 @@
+//! The few facts of an ELF file that injection decides by: class, SONAME, glibc versions, the CUDA compatibility note.
+//!
+//! In: an open file, of the host's driver or of an image, so every offset is checked and every read bounded. Out:
+//! [`Elf`]. Little-endian files only: the driver exists for no other machine.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+
+/// The largest part of a file that is read at once. libcuda's string table, the largest by far, has about 100 kB.
+const MAX_PART: u64 = 4 << 20;
+/// More sections than any library has.
+const MAX_SECTIONS: u16 = 1024;
+
+const SHT_DYNAMIC: u32 = 6;
+const SHT_NOTE: u32 = 7;
+const SHT_GNU_VERDEF: u32 = 0x6fff_fffd;
+const SHT_GNU_VERNEED: u32 = 0x6fff_fffe;
+const DT_SONAME: u64 = 14;
+
+/// The section that says which drivers a forward compatibility libcuda works with (cuda-elf-header.go:116 of
+/// nvidia-container-toolkit).
+const COMPAT_NOTE: &[u8] = b".note.cuda.fwd_compatibility";
+
+/// A glibc version, as in `GLIBC_2.34`.
+pub type Glibc = (u32, u32);
+
+/// An ELF file's section table.
+pub struct Elf<'a> {
+    file: &'a File,
+    /// Whether it is of the 64-bit class.
+    pub wide: bool,
+    sections: Vec<Section>,
+    names: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct Section {
+    name: u32,
+    kind: u32,
+    offset: u64,
+    size: u64,
+    link: u32,
+}
+
+impl<'a> Elf<'a> {
+    /// Reads the section table; `None` if the file is no such ELF file.
+    pub fn read(file: &'a File) -> Option<Self> {
+        let mut header = [0; 64];
+        file.read_exact_at(&mut header[..52], 0).ok()?;
+        let _ = file.read_exact_at(&mut header, 0); // a 32-bit file may end before
+        let wide = match header.get(..6)? {
+            [0x7f, b'E', b'L', b'F', 2, 1] => true,
+            [0x7f, b'E', b'L', b'F', 1, 1] => false,
+            _ => return None,
+        };
+        let (table, entry, count, names) =
+            if wide { (word(&header, 40, wide)?, 58, 60, 62) } else { (word(&header, 32, wide)?, 46, 48, 50) };
+        let entry_size = u64::from(half(&header, entry)?);
+        let count = half(&header, count)?.min(MAX_SECTIONS);
+        let bytes = part(file, table, entry_size * u64::from(count))?;
+        let entries = bytes.chunks_exact(usize::try_from(entry_size).ok().filter(|s| *s > 0)?);
+        let sections: Vec<_> = entries.map(|e| Section::parse(e, wide)).collect::<Option<_>>()?;
+        let names = sections.get(usize::from(half(&header, names)?)).and_then(|s| part(file, s.offset, s.size));
+        Some(Self { file, wide, names: names.unwrap_or_default(), sections })
+    }
+
+    /// `DT_SONAME`.
+    pub fn soname(&self) -> Option<String> {
+        let section = self.of_kind(SHT_DYNAMIC)?;
+        let (content, strings) = self.with_strings(section)?;
+        let size = if self.wide { 8 } else { 4 };
+        let mut entries = content.chunks_exact(2 * size);
+        let entry = entries.find(|e| word(e, 0, self.wide) == Some(DT_SONAME))?;
+        let name = text(&strings, word(entry, size, self.wide)?)?;
+        (!name.is_empty() && !name.contains('/')).then_some(name)
+    }
+
+    /// The newest glibc that the file needs (`.gnu.version_r`).
+    pub fn needs_glibc(&self) -> Option<Glibc> {
+        let (content, strings) = self.with_strings(self.of_kind(SHT_GNU_VERNEED)?)?;
+        let needs = chain(&content, 0, 12); // Verneed: vn_aux at 8, vn_next at 12
+        let names = needs.flat_map(|at| {
+            let aux = int(&content, at + 8).map_or(content.len(), |aux| at.saturating_add(aux as usize));
+            chain(&content, aux, 12).filter_map(|at| int(&content, at + 8)) // Vernaux: vna_name at 8, vna_next at 12
+        });
+        names.filter_map(|name| glibc(&text(&strings, name.into())?)).max()
+    }
+
+    /// The newest glibc that the file, a libc, is (`.gnu.version_d`).
+    pub fn is_glibc(&self) -> Option<Glibc> {
+        let (content, strings) = self.with_strings(self.of_kind(SHT_GNU_VERDEF)?)?;
+        let definitions = chain(&content, 0, 16); // Verdef: vd_aux at 12, vd_next at 16; Verdaux: vda_name at 0
+        let names = definitions.filter_map(|at| int(&content, at.checked_add(int(&content, at + 12)? as usize)?));
+        names.filter_map(|name| glibc(&text(&strings, name.into())?)).max()
+    }
+
+    /// The text of the forward compatibility note: a note's name and then, padded to four bytes, its content.
+    pub fn compat_note(&self) -> Option<String> {
+        let named = |s: &&Section| {
+            let at = self.names.get(s.name as usize..).unwrap_or_default();
+            s.kind == SHT_NOTE && at.starts_with(COMPAT_NOTE)
+        };
+        let section = self.sections.iter().find(named)?;
+        let note = part(self.file, section.offset, section.size)?;
+        let (name, content) = (int(&note, 0)? as usize, int(&note, 4)? as usize);
+        let start = 12_usize.checked_add(name.checked_next_multiple_of(4)?)?;
+        let bytes = note.get(start..start.checked_add(content)?)?;
+        String::from_utf8(bytes.iter().copied().take_while(|b| *b != 0).collect()).ok()
+    }
+
+    fn of_kind(&self, kind: u32) -> Option<&Section> {
+        self.sections.iter().find(|s| s.kind == kind)
+    }
+
+    fn with_strings(&self, section: &Section) -> Option<(Vec<u8>, Vec<u8>)> {
+        let strings = self.sections.get(section.link as usize)?;
+        Some((part(self.file, section.offset, section.size)?, part(self.file, strings.offset, strings.size)?))
+    }
+}
+
+impl Section {
+    fn parse(bytes: &[u8], wide: bool) -> Option<Self> {
+        let (offset, size, link) = if wide { (24, 32, 40) } else { (16, 20, 24) };
+        Some(Self {
+            name: int(bytes, 0)?,
+            kind: int(bytes, 4)?,
+            offset: word(bytes, offset, wide)?,
+            size: word(bytes, size, wide)?,
+            link: int(bytes, link)?,
+        })
+    }
+}
+
+/// The offsets of a chain of records, each with the distance to the next at `next`; always forward, so it ends.
+fn chain(bytes: &[u8], first: usize, next: usize) -> impl Iterator<Item = usize> + '_ {
+    std::iter::successors((first < bytes.len()).then_some(first), move |&at| {
+        let step = int(bytes, at.checked_add(next)?)? as usize;
+        at.checked_add(step).filter(|_| step > 0).filter(|at| *at < bytes.len())
+    })
+}
+
+fn part(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(size).ok().filter(|_| size <= MAX_PART)?];
+    file.read_exact_at(&mut bytes, offset).ok()?;
+    Some(bytes)
+}
+
+fn half(bytes: &[u8], at: usize) -> Option<u16> {
+    Some(u16::from_le_bytes(bytes.get(at..at.checked_add(2)?)?.try_into().ok()?))
+}
+
+fn int(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(bytes.get(at..at.checked_add(4)?)?.try_into().ok()?))
+}
+
+/// A value of the file's word size.
+fn word(bytes: &[u8], at: usize, wide: bool) -> Option<u64> {
+    match wide {
+        true => Some(u64::from_le_bytes(bytes.get(at..at.checked_add(8)?)?.try_into().ok()?)),
+        false => int(bytes, at).map(u64::from),
+    }
+}
+
+fn text(strings: &[u8], at: u64) -> Option<String> {
+    let from = strings.get(usize::try_from(at).ok()?..)?;
+    let end = from.iter().position(|b| *b == 0)?;
+    String::from_utf8(from[..end].to_vec()).ok()
+}
+
+fn glibc(version: &str) -> Option<Glibc> {
+    let mut parts = version.strip_prefix("GLIBC_")?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Write;
+
+    fn file(bytes: &[u8]) -> File {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(bytes).unwrap();
+        file
+    }
+
+    /// This machine's own libc, which every test needs anyway.
+    fn libc() -> Vec<u8> {
+        let path = crate::sys::loaded_libraries().into_iter().find(|p| p.ends_with("libc.so.6"));
+        std::fs::read(path.unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_real_libc_says_who_it_is() {
+        let file = file(&libc());
+        let elf = Elf::read(&file).unwrap();
+        assert!(elf.wide);
+        assert_eq!(elf.soname().as_deref(), Some("libc.so.6"));
+        assert!(elf.is_glibc().unwrap() > (2, 17));
+        assert_eq!(elf.compat_note(), None);
+        let program = File::open(std::env::current_exe().unwrap()).unwrap();
+        assert!(Elf::read(&program).unwrap().needs_glibc().unwrap() >= (2, 2));
+    }
+
+    fn facts(bytes: &[u8]) {
+        let file = file(bytes);
+        if let Some(elf) = Elf::read(&file) {
+            let _ = (elf.soname(), elf.needs_glibc(), elf.is_glibc(), elf.compat_note());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn broken_files_are_read_without_panic(at in prop::collection::vec((0_usize..4096, any::<u8>()), 1..40)) {
+            let all = libc();
+            let mut bytes = all[..8192].to_vec();
+            bytes.extend_from_slice(&all[all.len() - 8192..]);
+            let table = (bytes.len() as u64 - 4096).to_le_bytes();
+            bytes[40..48].copy_from_slice(&table);
+            for (at, byte) in at {
+                let tail = bytes.len() - 4096 + at;
+                bytes[at] = byte;
+                bytes[tail] = byte;
+            }
+            facts(&bytes);
+        }
+
+        #[test]
+        fn noise_is_read_without_panic(mut bytes in prop::collection::vec(any::<u8>(), 0..600)) {
+            facts(&bytes);
+            if bytes.len() > 8 {
+                bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+                facts(&bytes);
+            }
+        }
+    }
+}

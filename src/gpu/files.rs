@@ -1,0 +1,260 @@
+//! The driver's user-space files of one version, wherever this distribution has them.
+//!
+//! In: a [`DriverRoot`] and the version of the loaded module. Out: [`DriverFiles`], or what is missing with its package.
+//! Files of another version are never taken: CUDA and NVML refuse to talk to a module that is not exactly theirs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+
+use super::classify::{self, Capabilities, Capability};
+use super::elf::{Elf, Glibc};
+use super::inventory::Version;
+use super::ldcache::{self, Cache};
+use super::root::DriverRoot;
+use crate::error::{Error, Result};
+
+/// Where libraries are, in addition to what `ld.so.cache` says, 64-bit ones and 32-bit ones alike: the file tells.
+/// Debian's alternatives split one driver over the first two of each architecture.
+const LIBRARIES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/x86_64-linux-gnu/nvidia/current",
+    "/usr/lib/x86_64-linux-gnu/nvidia",
+    "/usr/lib/x86_64-linux-gnu/vdpau",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu/nvidia/current",
+    "/usr/lib/aarch64-linux-gnu/vdpau",
+    "/usr/lib64",
+    "/usr/lib64/nvidia",
+    "/usr/lib64/vdpau",
+    "/run/opengl-driver/lib",            // NixOS
+    "/usr/local/nvidia/lib64",           // GKE's and others' containers
+    "/home/kubernetes/bin/nvidia/lib64", // GKE's nodes
+    "/opt/nvidia/lib64",
+    "/lib64", // a driver root that has nothing but the driver
+    "/usr/lib",
+    "/lib",
+];
+
+/// Where 32-bit libraries are.
+const LIBRARIES_32: &[&str] = &[
+    "/usr/lib/i386-linux-gnu",
+    "/usr/lib/i386-linux-gnu/nvidia/current",
+    "/usr/lib/i386-linux-gnu/vdpau",
+    "/usr/lib32",
+    "/usr/lib32/nvidia",
+    "/run/opengl-driver-32/lib",
+    "/usr/lib",
+];
+
+/// Where programs are.
+const PROGRAMS: &[&str] = &[
+    "/usr/bin",
+    "/bin",
+    "/usr/local/nvidia/bin",
+    "/home/kubernetes/bin/nvidia/bin",
+    "/run/current-system/sw/bin",
+    "/opt/nvidia/bin",
+];
+
+/// Programs that NVIDIA builds, against an old glibc. `nvidia-persistenced` and `nvidia-modprobe` are the distribution's,
+/// and could do nothing in a container.
+const PROGRAM_NAMES: &[(&str, Capability)] = &[
+    ("nvidia-smi", Capability::Utility),
+    ("nvidia-debugdump", Capability::Utility),
+    ("nvidia-cuda-mps-control", Capability::Compute),
+    ("nvidia-cuda-mps-server", Capability::Compute),
+];
+
+/// Files that loaders look for at fixed places: name, where it goes, for what (graphics.go:82-148 of
+/// nvidia-container-toolkit; OpenCL's is needed for compute).
+const DATA: &[(&str, &str, Capability)] = &[
+    ("OpenCL/vendors/nvidia.icd", "/etc", Capability::Compute),
+    ("vulkan/icd.d/nvidia_icd.json", "/etc", Capability::Graphics),
+    ("vulkan/icd.d/nvidia_icd.x86_64.json", "/etc", Capability::Graphics),
+    ("vulkan/icd.d/nvidia_icd.aarch64.json", "/etc", Capability::Graphics),
+    ("vulkan/icd.d/nvidia_layers.json", "/etc", Capability::Graphics),
+    ("vulkan/implicit_layer.d/nvidia_layers.json", "/etc", Capability::Graphics),
+    ("glvnd/egl_vendor.d/10_nvidia.json", "/usr/share", Capability::Graphics),
+    ("egl/egl_external_platform.d/15_nvidia_gbm.json", "/usr/share", Capability::Graphics),
+    ("egl/egl_external_platform.d/10_nvidia_wayland.json", "/usr/share", Capability::Graphics),
+    ("egl/egl_external_platform.d/09_nvidia_wayland2.json", "/usr/share", Capability::Graphics),
+    ("egl/egl_external_platform.d/20_nvidia_xcb.json", "/usr/share", Capability::Graphics),
+    ("egl/egl_external_platform.d/20_nvidia_xlib.json", "/usr/share", Capability::Graphics),
+    ("nvidia/nvoptix.bin", "/usr/share", Capability::Graphics),
+    ("X11/xorg.conf.d/10-nvidia.conf", "/usr/share", Capability::Display),
+    ("X11/xorg.conf.d/nvidia-drm-outputclass.conf", "/usr/share", Capability::Display),
+];
+
+/// Where those files are on a host.
+const DATA_ROOTS: &[&str] =
+    &["/etc", "/usr/local/share", "/usr/share", "/usr/local/nvidia", "/run/opengl-driver/share"];
+
+/// One library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    /// Its file name.
+    pub name: String,
+    /// Where it is on the host, links resolved.
+    pub real: PathBuf,
+    /// What programs ask for.
+    pub soname: String,
+    /// Whether it is for 64-bit programs.
+    pub wide: bool,
+    /// What it is for.
+    pub capability: Capability,
+    /// The newest glibc it needs.
+    pub glibc: Option<Glibc>,
+}
+
+/// A file that has a fixed place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// Where it is on the host, links resolved.
+    pub real: PathBuf,
+    /// Where it belongs in a container.
+    pub target: PathBuf,
+}
+
+/// What of the driver goes into a container.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DriverFiles {
+    /// By name.
+    pub libraries: Vec<Library>,
+    /// Programs.
+    pub programs: Vec<Placed>,
+    /// Configuration and data.
+    pub data: Vec<Placed>,
+}
+
+impl DriverFiles {
+    /// Finds what these capabilities need.
+    pub fn find(root: &DriverRoot, version: &Version, wanted: &Capabilities) -> Result<Self> {
+        let mut libraries = libraries(root, &directories(root, LIBRARIES), version, wanted, true);
+        complete(root, &libraries, version, wanted)?;
+        if wanted.has(Capability::Compat32) {
+            libraries.extend(self::libraries(root, &directories(root, LIBRARIES_32), version, wanted, false));
+        }
+        Ok(Self { libraries, programs: programs(root, wanted), data: data(root, wanted) })
+    }
+}
+
+/// A directory and the names in it.
+type Directory = (PathBuf, PathBuf, Vec<String>);
+
+/// The directories of the driver, each once: those in which the host's loader finds it come first.
+fn directories(root: &DriverRoot, fixed: &[&str]) -> Vec<Directory> {
+    let cache = root.file(Path::new("/etc/ld.so.cache"), ldcache::MAX_SIZE).and_then(|b| Cache::parse(&b));
+    let cache = cache.unwrap_or_default();
+    let cached = ["libcuda.so.1", "libnvidia-ml.so.1"].iter().flat_map(|name| cache.find(name));
+    let parents = cached.filter_map(|path| Some(Path::new(std::str::from_utf8(path).ok()?).parent()?.to_owned()));
+    let mut found: Vec<Directory> = Vec::new();
+    for path in parents.chain(fixed.iter().map(PathBuf::from)) {
+        let Some((real, names)) = root.directory(&path) else { continue };
+        if found.iter().all(|(_, known, _)| *known != real) {
+            found.push((path, real, names));
+        }
+    }
+    found
+}
+
+/// The libraries of one class, the first of each name.
+fn libraries(
+    root: &DriverRoot,
+    from: &[Directory],
+    version: &Version,
+    wanted: &Capabilities,
+    wide: bool,
+) -> Vec<Library> {
+    let mut found: Vec<Library> = Vec::new();
+    for (path, _, names) in from {
+        for name in names {
+            let Some(capability) = classify::library(name, version.as_str()).filter(|c| wanted.has(*c)) else {
+                continue;
+            };
+            if found.iter().any(|known| known.name == *name) {
+                continue;
+            }
+            found.extend(
+                root.real(&path.join(name)).and_then(|real| read(name, real, capability)).filter(|l| l.wide == wide),
+            );
+        }
+    }
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// What the file itself says; one that is no library is none.
+fn read(name: &str, real: PathBuf, capability: Capability) -> Option<Library> {
+    let file = File::open(&real).ok()?;
+    let elf = Elf::read(&file)?;
+    let soname = elf.soname().unwrap_or_else(|| name.to_owned());
+    Some(Library { name: name.into(), soname, wide: elf.wide, capability, glibc: elf.needs_glibc(), real })
+}
+
+/// The libraries that no workload can do without, and what has them.
+const NEEDED: &[(&str, Capability, &str)] = &[
+    (
+        "libcuda",
+        Capability::Compute,
+        "libcuda1 (Debian), libnvidia-compute-BRANCH (Ubuntu), nvidia-driver-cuda-libs (RHEL)",
+    ),
+    (
+        "libnvidia-ptxjitcompiler",
+        Capability::Compute,
+        "libnvidia-ptxjitcompiler1 (Debian), libnvidia-compute-BRANCH (Ubuntu), nvidia-driver-cuda-libs (RHEL)",
+    ),
+    (
+        "libnvidia-ml",
+        Capability::Utility,
+        "libnvidia-ml1 (Debian), libnvidia-compute-BRANCH (Ubuntu), nvidia-driver-NVML (RHEL)",
+    ),
+];
+
+fn complete(root: &DriverRoot, found: &[Library], version: &Version, wanted: &Capabilities) -> Result<()> {
+    for (name, capability, packages) in NEEDED {
+        let file = format!("{name}.so.{version}");
+        if !wanted.has(*capability) || found.iter().any(|library| library.name == file) {
+            continue;
+        }
+        let others = other_versions(root, name);
+        if !others.is_empty() && found.is_empty() {
+            return Err(Error::new(format!(
+                "the loaded driver is {version}, and its user-space files are {}",
+                others.join(" and ")
+            ))
+            .hint("the driver was updated while its module was loaded: reboot, or have an administrator reload the module"));
+        }
+        let packages = packages.replace("BRANCH", &version.major().to_string());
+        let missing = Error::new(format!("driver {version} is not wholly installed: `{file}` is nowhere"));
+        return Err(missing.hint(format!("install {packages}")).hint("or name its place: `--driver-root DIR`"));
+    }
+    Ok(())
+}
+
+/// The versions in which a library is there.
+fn other_versions(root: &DriverRoot, name: &str) -> Vec<String> {
+    let names = directories(root, LIBRARIES).into_iter().flat_map(|(_, _, names)| names);
+    let suffix = |file: String| Version::parse(file.strip_prefix(name)?.strip_prefix(".so.")?);
+    let mut all: Vec<_> = names.filter_map(suffix).map(|v| v.to_string()).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+fn programs(root: &DriverRoot, wanted: &Capabilities) -> Vec<Placed> {
+    let names = PROGRAM_NAMES.iter().filter(|(_, capability)| wanted.has(*capability));
+    let place = |name: &str| {
+        let real = PROGRAMS.iter().find_map(|dir| root.real(&Path::new(dir).join(name)))?;
+        Some(Placed { real, target: Path::new("/usr/bin").join(name) })
+    };
+    names.filter_map(|(name, _)| place(name)).collect()
+}
+
+fn data(root: &DriverRoot, wanted: &Capabilities) -> Vec<Placed> {
+    let wanted = DATA.iter().filter(|(_, _, capability)| wanted.has(*capability));
+    let place = |(name, target, _): &(&str, &str, Capability)| {
+        let real = DATA_ROOTS.iter().find_map(|dir| root.real(&Path::new(dir).join(name)))?;
+        Some(Placed { real, target: Path::new(target).join(name) })
+    };
+    wanted.filter_map(place).collect()
+}

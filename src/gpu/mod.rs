@@ -1,0 +1,383 @@
+//! The host's driver and GPUs → [`Injection`]: what of them a container gets.
+//!
+//! In: a [`DriverRoot`], what is asked for, facts about the image. Out: plain data, each part with its reason, that
+//! `explain` prints and `launch` executes. Nothing here changes anything, but for [`repair`], which has the host make its
+//! own missing nodes. Rules and their sources: each module names them.
+//!
+//! ```text
+//! root ─inventory─▶ GPUs ─select(asked)─▶ chosen ─devices─▶ nodes ┐
+//! root ─files(version, classify)────────▶ libraries, programs ────┼─▶ Injection
+//! image facts ─compat, require, ldcache─▶ verdicts, ld.so.cache ──┘
+//! ```
+
+pub mod classify;
+pub mod compat;
+pub mod devices;
+pub mod elf;
+pub mod files;
+pub mod image;
+pub mod inventory;
+pub mod ldcache;
+pub mod repair;
+pub mod require;
+pub mod root;
+pub mod select;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use classify::{Capabilities, Capability};
+use devices::Device;
+use files::{DriverFiles, Library};
+use image::Contents;
+use inventory::{Gpu, Inventory};
+use require::Offer;
+use root::DriverRoot;
+use select::{Asked, Gpus};
+
+/// The directory inside that is gpurun's own: what the image has of the driver is shadowed, never collided with.
+pub const PRIVATE: &str = "/.gpurun";
+
+/// What of the host's driver a container gets.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Injection {
+    /// Version of the driver; `None` if nothing is injected.
+    pub driver: Option<String>,
+    /// The chosen GPUs.
+    pub gpus: Vec<Gpu>,
+    /// Why these.
+    pub why: &'static str,
+    /// What is wanted of the driver.
+    pub capabilities: String,
+    /// Nodes of the host, at their own paths.
+    pub devices: Vec<Device>,
+    /// Files of the host, read-only.
+    pub binds: Vec<Bind>,
+    /// Links in gpurun's own directory.
+    pub links: Vec<Link>,
+    /// Files that gpurun writes into its own directory and binds over others.
+    pub generated: Vec<Generated>,
+    /// `/proc/driver/nvidia` as the container sees it: paths below it and their content.
+    pub proc: Vec<(String, String)>,
+    /// Variables.
+    #[serde(skip)]
+    pub env: Vec<(&'static str, OsString)>,
+    /// Decisions that have no other place.
+    pub decisions: Vec<String>,
+    /// What the user may not expect.
+    pub warnings: Vec<String>,
+}
+
+/// A file or socket of the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Bind {
+    /// Absolute path on the host, links resolved.
+    #[serde(serialize_with = "crate::plan::lossy")]
+    pub source: PathBuf,
+    /// Path inside.
+    #[serde(serialize_with = "crate::plan::lossy")]
+    pub target: PathBuf,
+    /// Whether it is there to be talked to: then it is writable and holds nothing to execute.
+    pub socket: bool,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// A link in gpurun's own directory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Link {
+    /// Path inside.
+    pub path: String,
+    /// Where it leads.
+    pub to: String,
+}
+
+/// A file that gpurun makes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Generated {
+    /// Its name in gpurun's own directory.
+    pub name: &'static str,
+    /// What it is bound over.
+    pub over: String,
+    /// Its content.
+    #[serde(skip)]
+    pub content: Vec<u8>,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What decides about an injection.
+pub struct Inputs<'a> {
+    /// The machine.
+    pub root: &'a DriverRoot,
+    /// What is asked for.
+    pub asked: &'a Asked,
+    /// `--gpu-caps`
+    pub capabilities: Option<&'a Capabilities>,
+    /// `--cuda-compat`
+    pub compat: compat::Mode,
+    /// Whether `NVIDIA_REQUIRE_*` count.
+    pub check: bool,
+    /// The image.
+    pub image: &'a Contents,
+    /// The image's environment, `K=V` each.
+    pub image_env: &'a [String],
+    /// The caller's `CUDA_VISIBLE_DEVICES`.
+    pub cuda_visible: Option<&'a str>,
+    /// The caller's `CUDA_MPS_PIPE_DIRECTORY`.
+    pub mps: Option<&'a str>,
+}
+
+impl Injection {
+    /// Nothing.
+    pub fn none(why: &'static str) -> Self {
+        Self { why, ..Self::default() }
+    }
+
+    /// All paths outside /dev and /proc at which something is put.
+    pub fn targets(&self) -> impl Iterator<Item = PathBuf> {
+        let private = self.driver.iter().map(|_| PathBuf::from(PRIVATE));
+        let binds = self.binds.iter().map(|b| b.target.clone()).filter(|t| !t.starts_with(PRIVATE));
+        private.chain(binds).chain(self.generated.iter().map(|g| PathBuf::from(&g.over)))
+    }
+}
+
+/// Decides what is injected.
+pub fn inject(inputs: &Inputs) -> Result<Injection> {
+    let asked = inputs.asked;
+    if asked.gpus == Gpus::None {
+        return Ok(Injection::none(asked.why));
+    }
+    let Some(inventory) = Inventory::probe(inputs.root) else {
+        return without_driver(inputs);
+    };
+    let chosen = select::choose(&asked.gpus, &inventory)?;
+    let wanted = capabilities(inputs)?;
+    let offer = Offer::of(&inventory.version);
+    let (compat, why_compat) = compat::decide(inputs.compat, inputs.image.compat.as_ref(), &offer, &chosen);
+    let unchecked = match inputs.check && !compat {
+        true => require::check(inputs.image_env, &offer)?,
+        false => None,
+    };
+    let files = DriverFiles::find(inputs.root, &inventory.version, &wanted)?;
+    let devices = devices::decide(inputs.root, &chosen, &wanted)?;
+    let mut made = Injection {
+        driver: Some(inventory.version.to_string()),
+        why: asked.why,
+        capabilities: wanted.names(),
+        devices,
+        proc: proc(inputs.root, &chosen),
+        env: env(inputs, &chosen, &inventory, &wanted),
+        decisions: vec![format!("CUDA forward compatibility: {} ({why_compat})", if compat { "on" } else { "off" })],
+        warnings: unchecked.into_iter().chain(inputs.image.broken_cache.map(str::to_owned)).collect(),
+        ..Injection::default()
+    };
+    let entries = libraries(&mut made, &files, inputs.image);
+    made.links.extend(gbm(&files, &wanted));
+    made.generated = generated(inputs.image, entries, compat, &chosen, &wanted);
+    made.binds.extend(files.programs.iter().map(|p| bind(&p.real, p.target.clone(), "a program of the driver")));
+    made.binds.extend(files.data.iter().map(|p| bind(&p.real, p.target.clone(), "where loaders look for the driver")));
+    made.binds.extend(sockets(inputs, &wanted));
+    made.gpus = chosen;
+    Ok(made)
+}
+
+/// `auto`, and what a batch system or the host's environment says, are no reason to fail on a machine without a driver.
+fn without_driver(inputs: &Inputs) -> Result<Injection> {
+    let root = inputs.root;
+    if matches!(inputs.asked.gpus, Gpus::Auto | Gpus::Allotted(_)) {
+        let warnings = vec!["no NVIDIA driver here: running without GPUs".to_owned()];
+        return Ok(Injection { warnings, ..Injection::none("no NVIDIA driver here") });
+    }
+    if root.has("/dev/dxg") {
+        return Err(
+            Error::new("the GPUs of WSL2 cannot be given to a container yet").hint("`--gpus none` runs without")
+        );
+    }
+    if root.has("/etc/nv_tegra_release") {
+        return Err(
+            Error::new("the GPUs of a Jetson cannot be given to a container yet").hint("`--gpus none` runs without")
+        );
+    }
+    let error = Error::new("there is no NVIDIA driver: `/proc/driver/nvidia/version` is not there or cannot be read");
+    Err(if root.has("/dev/nvidiactl") {
+        error
+            .hint("its nodes are there, so something hides its /proc files: gpurun cannot know which version to inject")
+    } else {
+        error.hint("`modprobe nvidia`, as root, loads it where it is installed; `--gpus auto` runs without GPUs where there are none")
+    })
+}
+
+/// `--gpu-caps`, else those of `--gpus`, else the image's, else the usual.
+fn capabilities(inputs: &Inputs) -> Result<Capabilities> {
+    if let Some(asked) = inputs.capabilities.or(inputs.asked.capabilities.as_ref()) {
+        return Ok(asked.clone());
+    }
+    let images = inputs.image_env.iter().rev().find_map(|entry| entry.strip_prefix("NVIDIA_DRIVER_CAPABILITIES="));
+    let images = images.map(|list| Capabilities::parse(list, "the image's NVIDIA_DRIVER_CAPABILITIES")).transpose()?;
+    Ok(images.filter(|list| !list.is_empty()).unwrap_or_else(Capabilities::usual))
+}
+
+fn bind(real: &std::path::Path, target: PathBuf, why: &'static str) -> Bind {
+    Bind { source: real.into(), target, socket: false, why }
+}
+
+/// Binds and links for the libraries that the image can load. Gives the loader's entries.
+fn libraries(made: &mut Injection, files: &DriverFiles, image: &Contents) -> Vec<ldcache::Entry> {
+    let mut entries = Vec::new();
+    for library in &files.libraries {
+        if let Some(why) = unloadable(library, image) {
+            made.warnings.push(why);
+            continue;
+        }
+        let dir = format!("{PRIVATE}/{}", if library.wide { "lib" } else { "lib32" });
+        made.binds.push(bind(&library.real, format!("{dir}/{}", library.name).into(), "a library of the driver"));
+        for (name, to) in names(library) {
+            if name != library.name {
+                made.links.push(Link { path: format!("{dir}/{name}"), to });
+            }
+            entries.push(ldcache::Entry::new(flags(library.wide), &name, &format!("{dir}/{name}")));
+        }
+    }
+    entries
+}
+
+/// Mesa's loader looks for a back end by this name (graphics.go:246 of nvidia-container-toolkit).
+fn gbm(files: &DriverFiles, wanted: &Capabilities) -> Option<Link> {
+    let there = files.libraries.iter().any(|library| library.soname == "libnvidia-allocator.so.1");
+    (there && wanted.has(Capability::Graphics)).then(|| Link {
+        path: format!("{PRIVATE}/lib/gbm/nvidia-drm_gbm.so"),
+        to: "../libnvidia-allocator.so.1".into(),
+    })
+}
+
+/// A distribution's own build may need more than the image has; NVIDIA's files need glibc 2.14 at most.
+fn unloadable(library: &Library, image: &Contents) -> Option<String> {
+    let (needs, has) = library.glibc.zip(image.glibc)?;
+    let name = &library.name;
+    (needs > has).then(|| {
+        format!("`{name}` is left out: it needs glibc {}.{}, and the image has {}.{}", needs.0, needs.1, has.0, has.1)
+    })
+}
+
+/// The names a library is asked for by, and where each leads. For some the SONAME is the file's own name. Bare names are
+/// those that libnvidia-container makes, since programs ask for them without a development package.
+fn names(library: &Library) -> Vec<(String, String)> {
+    let mut all = vec![(library.soname.clone(), library.name.clone())];
+    let extra = match library.soname.as_str() {
+        "libcuda.so.1" => Some("libcuda.so"),
+        "libnvidia-opticalflow.so.1" => Some("libnvidia-opticalflow.so"),
+        "libGLX_nvidia.so.0" => Some("libGLX_indirect.so.0"),
+        _ => None,
+    };
+    all.extend(extra.map(|name| (name.to_owned(), library.soname.clone())));
+    all
+}
+
+fn flags(wide: bool) -> u32 {
+    match (wide, std::env::consts::ARCH) {
+        (false, _) => ldcache::FLAGS_I386,
+        (true, "aarch64") => ldcache::FLAGS_AARCH64,
+        (true, _) => ldcache::FLAGS_X86_64,
+    }
+}
+
+fn generated(
+    image: &Contents,
+    entries: Vec<ldcache::Entry>,
+    compat: bool,
+    chosen: &[Gpu],
+    wanted: &Capabilities,
+) -> Vec<Generated> {
+    let mut all = vec![Generated {
+        name: "ld.so.cache",
+        over: "/etc/ld.so.cache".into(),
+        content: cache(image, entries, compat),
+        why: "the loader finds the driver without LD_LIBRARY_PATH",
+    }];
+    all.extend(image.musl.as_ref().map(|path| Generated {
+        name: "ld-musl.path",
+        over: format!("/etc/ld-musl-{}.path", std::env::consts::ARCH),
+        content: format!("{path}:{PRIVATE}/lib\n").into(),
+        why: "musl's loader has no cache",
+    }));
+    all.extend(wanted.has(Capability::Graphics).then(|| Generated {
+        name: "profile.json",
+        over: "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf".into(),
+        content: profile(chosen).into(),
+        why: "EGL and Vulkan list the chosen GPUs only",
+    }));
+    all
+}
+
+/// The image's cache with ours before it, and with its own forward-compatible driver before that or not at all: a
+/// compat directory in an image's ld.so.conf is the usual cause of CUDA errors 803 and 804.
+fn cache(image: &Contents, ours: Vec<ldcache::Entry>, compat: bool) -> Vec<u8> {
+    let in_compat = |path: &[u8]| path.starts_with(b"/usr/local/cuda") && path.windows(8).any(|w| w == b"/compat/");
+    let mut images = image.cache.clone();
+    images.entries.retain(|entry| !in_compat(&entry.path));
+    let sonames = image.compat.iter().filter(|_| compat).flat_map(|c| &c.sonames);
+    let first = sonames.map(|name| ldcache::Entry::new(flags(true), name, &format!("{}/{name}", compat::DIRECTORY)));
+    ldcache::merge(&images, &first.chain(ours).collect::<Vec<_>>()).bytes()
+}
+
+/// A bitmask of the GPUs' minor numbers (update-application-profile.go:34 of nvidia-container-toolkit).
+fn profile(chosen: &[Gpu]) -> String {
+    let mask = chosen.iter().fold(0_u64, |mask, gpu| mask | 1_u64.checked_shl(gpu.minor).unwrap_or_default());
+    format!(
+        "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",0x{mask:x}]}}],\
+         \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
+    )
+}
+
+/// `/proc/driver/nvidia` with the chosen GPUs alone, and without the permission to make nodes (CVE-2021-1056).
+fn proc(root: &DriverRoot, chosen: &[Gpu]) -> Vec<(String, String)> {
+    let read = |path: &str| root.text(&format!("/proc/driver/nvidia/{path}"));
+    let params = read("params").unwrap_or_else(|| "ModifyDeviceFiles: 1\n".into());
+    let params = params.lines().map(|line| match line.starts_with("ModifyDeviceFiles:") {
+        true => "ModifyDeviceFiles: 0\n".to_owned(),
+        false => format!("{line}\n"),
+    });
+    let mut all = vec![("params".to_owned(), params.collect())];
+    all.extend(["version", "registry"].iter().filter_map(|name| Some(((*name).to_owned(), read(name)?))));
+    for gpu in chosen {
+        let files = ["information", "registry", "power", "numa_status"].map(|name| format!("gpus/{}/{name}", gpu.pci));
+        all.extend(files.into_iter().filter_map(|path| read(&path).map(|text| (path, text))));
+    }
+    all
+}
+
+/// The GPUs are numbered anew inside, in the order of their PCI addresses; a toolkit inside injects nothing again.
+fn env(inputs: &Inputs, chosen: &[Gpu], inventory: &Inventory, wanted: &Capabilities) -> Vec<(&'static str, OsString)> {
+    let mut all: Vec<(&'static str, OsString)> = vec![
+        ("NVIDIA_VISIBLE_DEVICES", "void".into()),
+        ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()),
+        ("CUDA_VISIBLE_DEVICES", select::cuda_visible(inputs.cuda_visible, chosen, inventory).into()),
+    ];
+    if wanted.has(Capability::Graphics) {
+        let paths = format!("{PRIVATE}/lib/gbm:/usr/lib/{}-linux-gnu/gbm:/usr/lib64/gbm", std::env::consts::ARCH);
+        all.push(("GBM_BACKENDS_PATH", paths.into()));
+    }
+    all
+}
+
+/// Where the driver's daemons are talked to.
+fn sockets(inputs: &Inputs, wanted: &Capabilities) -> Vec<Bind> {
+    let root = inputs.root;
+    let mps = inputs.mps.filter(|path| path.starts_with('/')).unwrap_or("/tmp/nvidia-mps");
+    let all = [
+        ("/run/nvidia-persistenced/socket", Capability::Utility, "nvidia-persistenced"),
+        ("/run/nvidia-fabricmanager/socket", Capability::Utility, "nvidia-fabricmanager"),
+        (mps, Capability::Compute, "the multi-process service"),
+    ];
+    let there = all.into_iter().filter(|(path, capability, _)| wanted.has(*capability) && root.has(path));
+    there
+        .map(|(path, _, why)| Bind { source: root.system_path(path), target: path.into(), socket: true, why })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

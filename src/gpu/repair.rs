@@ -1,0 +1,67 @@
+//! Has the host make device nodes that are missing: the one thing that must happen before any namespace is made.
+//!
+//! In: the machine's root. Out: nothing; what is still missing is said by whoever needs it. Runs in the
+//! launcher, as the caller. NVIDIA's setuid `nvidia-modprobe` does it where it is installed; inside a user namespace or
+//! under no_new_privs it could not. It gets no environment and nothing of the image (CVE-2025-23266).
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::inventory::Inventory;
+use super::root::DriverRoot;
+
+const HELPER: &str = "/usr/bin/nvidia-modprobe";
+
+/// Makes the nodes that are missing.
+pub fn repair(root: &DriverRoot) {
+    let arguments = Inventory::probe(root).map(|inventory| arguments(root, &inventory)).unwrap_or_default();
+    if arguments.is_empty() || !Path::new(HELPER).exists() {
+        return;
+    }
+    // What it has to say is said better by the one who then misses the node.
+    let _ = Command::new(HELPER)
+        .args(arguments)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status();
+}
+
+/// nvidia-modprobe(1): `-c` makes the node of a minor number (255 is nvidiactl), `-u` those of nvidia-uvm.
+fn arguments(root: &DriverRoot, inventory: &Inventory) -> Vec<String> {
+    let missing = |path: &str| root.node(path).is_none();
+    let minors = inventory.gpus.iter().map(|gpu| gpu.minor).filter(|minor| missing(&format!("/dev/nvidia{minor}")));
+    let ctl = missing("/dev/nvidiactl").then_some(255);
+    let mut all: Vec<_> = minors.chain(ctl).map(|minor| format!("-c{minor}")).collect();
+    if missing("/dev/nvidia-uvm") {
+        all.extend(["-c0".into(), "-u".into()]);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_missing_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let nvidia = dir.path().join("proc/driver/nvidia");
+        for (pci, minor) in [("0000:01:00.0", 0), ("0000:02:00.0", 1)] {
+            std::fs::create_dir_all(nvidia.join("gpus").join(pci)).unwrap();
+            let text = format!("Device Minor: {minor}\nBus Location: {pci}\n");
+            std::fs::write(nvidia.join("gpus").join(pci).join("information"), text).unwrap();
+        }
+        std::fs::write(nvidia.join("version"), "NVRM version: x 550.1\n").unwrap();
+        let made = |devices: &str| {
+            std::fs::write(dir.path().join("devices.txt"), devices).unwrap();
+            let root = DriverRoot::folder(dir.path()).unwrap();
+            arguments(&root, &Inventory::probe(&root).unwrap()).join(" ")
+        };
+        assert_eq!(made(""), "-c0 -c1 -c255 -c0 -u");
+        assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidiactl 195:255\n/dev/nvidia-uvm 510:0\n"), "-c1");
+        assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n/dev/nvidiactl 195:255\n"), "-c0 -u");
+    }
+}
