@@ -4,6 +4,7 @@
 
 mod archive;
 mod completions;
+mod credentials;
 mod environment;
 mod explain;
 mod fallbacks;

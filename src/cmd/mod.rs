@@ -58,7 +58,7 @@ fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
     let notice = Arc::new(move |line: &str| teller.notice(line));
-    let registry = registry::Options { plain_http: args.plain_http, notice };
+    let registry = registry::Options { plain_http: args.plain_http, settings: registry::Settings::of(host), notice };
     let options = pull::Options { when, platform, max_unpacked, progress };
     pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
 }

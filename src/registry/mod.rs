@@ -23,11 +23,15 @@ use session::{Document, Session};
 
 mod auth;
 mod blob;
+pub mod credentials;
 mod http;
 mod origin;
 mod retry;
 mod session;
+mod settings;
 mod status;
+
+pub use settings::Settings;
 
 /// Is told what takes a while, as lines for the user: that a registry asks to wait, that a connection broke.
 pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
@@ -37,13 +41,15 @@ pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Options {
     /// Plain HTTP even where the registry is not on this machine.
     pub plain_http: bool,
+    /// What the caller's and the machine's files say.
+    pub settings: Settings,
     /// Who hears of waits.
     pub notice: Notice,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { plain_http: false, notice: Arc::new(|_| ()) }
+        Self { plain_http: false, settings: Settings::default(), notice: Arc::new(|_| ()) }
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ureq::Body;
 use ureq::http::{Response, Uri, header};
 
-use super::auth::{Auth, Challenge, Demand};
+use super::auth::{Auth, Caller, Challenge, Demand};
 use super::http::{Get, Http, read, refusal, text};
 use super::origin::{api_host, is_loopback};
 use super::retry::{self, Again, Failure};
@@ -48,10 +48,12 @@ pub(super) struct Document {
 
 impl Session {
     pub(super) fn new(name: &RegistryRef, options: &Options) -> Self {
+        let image = format!("{}/{}", name.registry, name.repository);
+        let caller = Caller::Known { keyring: options.settings.keyring.clone(), name: image };
         Self {
             name: name.clone(),
             http: Http::new(),
-            auth: Auth::default(),
+            auth: Auth::new(caller, options.plain_http),
             notice: options.notice.clone(),
             plain_http: options.plain_http,
             scheme: OnceLock::new(),
@@ -94,7 +96,7 @@ impl Session {
         }
         match response.status().as_u16() {
             200 | 206 => Ok(response),
-            _ => Err(refusal(&mut response, &self.name.registry, &self.subject(path))),
+            _ => Err(refusal(&mut response, &self.name.registry, &self.subject(path), &self.auth.asker())),
         }
     }
 
@@ -113,7 +115,7 @@ impl Session {
     fn demand(&self, response: &Response<Body>, registry: &Uri) -> Demand {
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE).into_iter();
         let challenges = headers.filter_map(|h| h.to_str().ok()).flat_map(Challenge::parse).collect();
-        Demand { challenges, registry: registry.clone(), repository: self.name.repository.clone() }
+        Demand { challenges, registry: registry.clone(), repository: Some(self.name.repository.clone()) }
     }
 
     /// What a path stands for, in a message: the image itself, or one of its parts.
