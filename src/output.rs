@@ -30,6 +30,11 @@ pub fn notice(quiet: bool, line: &str) {
     }
 }
 
+/// Prints a question to the person at the terminal, and lets them answer in the same line.
+pub fn question(text: &str) {
+    to_stderr(text);
+}
+
 /// Prints an error with its causes and hints, to stderr.
 pub fn error(error: &Error) {
     let mut text = format!("error: {error:#}\n");

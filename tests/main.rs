@@ -10,6 +10,7 @@ mod explain;
 mod fallbacks;
 mod harmless;
 mod launch;
+mod login;
 mod mounts;
 mod refusals;
 mod registry;

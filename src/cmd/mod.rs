@@ -4,6 +4,7 @@ mod explain;
 mod generate;
 mod hello;
 mod images;
+mod login;
 mod refused;
 mod run;
 
@@ -39,6 +40,8 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Images(args) => images::images(&args),
         Verb::Inspect(args) => images::inspect(&args),
         Verb::Rm(args) => images::rm(&args),
+        Verb::Login(args) => login::login(&args),
+        Verb::Logout(args) => login::logout(&args),
         Verb::BuiltinHello => hello::hello(),
     }
 }

@@ -43,8 +43,9 @@ pub(super) enum Caller {
 struct Held {
     /// The header to send.
     header: Option<String>,
-    /// The credential, once it has been looked for.
-    credential: Option<Option<Credential>>,
+    /// Whether the credential has been looked for.
+    looked: bool,
+    credential: Option<Credential>,
 }
 
 impl fmt::Debug for Auth {
@@ -70,9 +71,9 @@ impl Auth {
         self.asker_with(held.credential.as_ref())
     }
 
-    fn asker_with(&self, found: Option<&Option<Credential>>) -> Asker {
+    fn asker_with(&self, found: Option<&Credential>) -> Asker {
         match (found, &self.caller) {
-            (Some(Some(credential)), _) | (_, Caller::Given(credential)) => Asker::With(credential.to_string()),
+            (Some(credential), _) | (_, Caller::Given(credential)) => Asker::With(credential.to_string()),
             (_, Caller::Known { keyring, .. }) => Asker::Nobody { places: keyring.places() },
         }
     }
@@ -85,11 +86,11 @@ impl Auth {
         if held.header.as_deref() != used {
             return Ok(held.header.clone());
         }
-        let found = match held.credential.take() {
-            Some(found) => found,
-            None => self.caller.find()?,
-        };
-        let credential = held.credential.insert(found).as_ref();
+        if !held.looked {
+            held.credential = self.caller.find()?;
+            held.looked = true;
+        }
+        let credential = held.credential.as_ref();
         let header = match (demand.challenge("bearer"), demand.challenge("basic"), credential) {
             (Some(bearer), ..) => Some(format!("Bearer {}", self.token(bearer, demand, credential, http)?)),
             (None, Some(_), Some(credential)) => Some(self.basic(credential, &demand.registry)?),
@@ -120,7 +121,7 @@ impl Auth {
             }
             None => http.get(&Get::new(&with_query(&url, &query)?))?,
         };
-        let asker = self.asker_with(Some(&credential.cloned()));
+        let asker = self.asker_with(credential);
         take_token(&mut response, url.host().unwrap_or_default(), &demand.what(), &asker)
     }
 

@@ -19,6 +19,7 @@ use crate::reference::RegistryRef;
 use crate::source::Source;
 
 use blob::Blob;
+use credentials::Credential;
 use session::{Document, Session};
 
 mod auth;
@@ -57,6 +58,11 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("plain_http", &self.plain_http).finish_non_exhaustive()
     }
+}
+
+/// Shows a credential to a registry. `false` if it lets everyone in, and so did not look at it.
+pub fn verify(registry: &str, credential: &Credential, options: &Options) -> Result<bool> {
+    Session::to_verify(registry, credential, options).enter()
 }
 
 /// One image in a registry, and the connections to it.

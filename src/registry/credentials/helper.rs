@@ -18,7 +18,7 @@ use super::{Credential, Secret, TOKEN_USER};
 use crate::error::{Context, Error, Result};
 
 /// How long one may take; some ask a person or a cloud.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// The longest answer that is read.
 const MAX_ANSWER: u64 = 64 << 10;
 
@@ -46,19 +46,23 @@ pub(super) fn store(name: &str, server: &str, credential: &Credential) -> Result
     };
     let request = json!({"ServerURL": server, "Username": user, "Secret": secret}).to_string();
     let answer = run(name, "store", &request, PATIENCE);
-    answer.and_then(done).context(|| format!("have docker-credential-{name} store the credentials of `{server}`"))
+    answer
+        .and_then(|answer| done(&answer))
+        .context(|| format!("have docker-credential-{name} store the credentials of `{server}`"))
 }
 
 /// Has the helper forget one.
 pub(super) fn erase(name: &str, server: &str) -> Result<()> {
     let answer = run(name, "erase", server, PATIENCE);
-    answer.and_then(done).context(|| format!("have docker-credential-{name} erase the credentials of `{server}`"))
+    answer
+        .and_then(|answer| done(&answer))
+        .context(|| format!("have docker-credential-{name} erase the credentials of `{server}`"))
 }
 
-fn done(answer: Answer) -> Result<()> {
+fn done(answer: &Answer) -> Result<()> {
     match answer.good || answer.text.to_lowercase().contains(UNKNOWN) {
         true => Ok(()),
-        false => Err(refused(&answer)),
+        false => Err(refused(answer)),
     }
 }
 

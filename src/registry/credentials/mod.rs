@@ -5,14 +5,15 @@
 //! `config.json` too: the first file that knows the registry wins, and in it a helper for the registry, then the store of
 //! all, then the entry with the longest name.
 
+mod edit;
 mod file;
 mod helper;
 
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::{Context, Result};
-use crate::reference::canonical_registry;
+use crate::error::{Context, Error, Hint, Result};
+use crate::reference::{ImageRef, canonical_registry};
 
 use file::{AuthFile, Found};
 pub(super) use file::{encode, json};
@@ -99,10 +100,63 @@ impl Keyring {
         Ok(None)
     }
 
+    /// Keeps a credential for `name`, which `canonical_name` has made: with the helper that the file wants, else in the
+    /// file. The file is the first that knows `name` already, since it would be read before any other; else Docker's, if
+    /// there is one; else containers' in the home directory. Says where.
+    pub fn store(&self, name: &str, credential: &Credential) -> Result<String> {
+        let path = self.to_store(name)?;
+        if let Some(program) = AuthFile::read(&path)?.as_ref().and_then(|file| file.helper(name)) {
+            helper::store(program, &server(name), credential)?;
+            return Ok(format!("docker-credential-{program}"));
+        }
+        edit::store(&path, name, credential)?;
+        Ok(format!("`{}`", path.display()))
+    }
+
+    fn to_store(&self, name: &str) -> Result<PathBuf> {
+        for path in &self.files {
+            if AuthFile::read(path)?.is_some_and(|file| file.knows(name)) {
+                return Ok(path.clone());
+            }
+        }
+        let docker = self.docker.as_ref().filter(|path| path.exists());
+        let path = docker.or(self.to_write.as_ref()).cloned();
+        path.context(|| "no place for credentials is known").hint(|| "set $HOME, or name a file in $REGISTRY_AUTH_FILE")
+    }
+
+    /// Forgets `name` in every file, and with the helpers that they want for it. Says where it was.
+    pub fn forget(&self, name: &str) -> Result<Vec<String>> {
+        let mut places = Vec::new();
+        for path in &self.files {
+            let Some(file) = AuthFile::read(path)? else { continue };
+            if let Some(program) = file.helper(name) {
+                helper::erase(program, &server(name))?;
+                places.push(format!("docker-credential-{program}"));
+            }
+            if edit::forget(path, name)? {
+                places.push(format!("`{}`", path.display()));
+            }
+        }
+        Ok(places)
+    }
+
     /// Where was looked, for messages.
     pub(super) fn places(&self) -> String {
         let places: Vec<_> = self.files.iter().map(|f| format!("`{}`", f.display())).collect();
         places.join(", ")
+    }
+}
+
+/// The one spelling of `REGISTRY[/NAMESPACE...]` as a user may write it.
+pub fn canonical_name(text: &str) -> Result<String> {
+    let name = canonical(text);
+    let registry = name.split('/').next().unwrap_or_default();
+    match ImageRef::parse(&format!("{name}/x")) {
+        Ok(ImageRef::Registry(image)) if image.registry == registry => Ok(name),
+        _ => {
+            let error = Error::new(format!("`{}` is not the name of a registry", text.escape_debug()));
+            Err(error.hint("it has a dot or a port, as `nvcr.io` and `myhost:5000` have"))
+        }
     }
 }
 
@@ -156,6 +210,24 @@ mod tests {
         assert_eq!(names("h/a/b").collect::<Vec<_>>(), ["h/a/b", "h/a", "h"]);
         assert_eq!(server("docker.io/library/x"), "https://index.docker.io/v1/");
         assert_eq!(server("h:5000/x"), "h:5000");
+    }
+
+    #[test]
+    fn names_of_registries() {
+        for (text, want) in [
+            ("nvcr.io", Some("nvcr.io")),
+            ("https://Registry.example:5000/", Some("registry.example:5000")),
+            ("registry-1.docker.io", Some("docker.io")),
+            ("localhost", Some("localhost")),
+            ("h:5000/team", Some("h:5000/team")),
+            ("[::1]:5000", Some("[::1]:5000")),
+            ("myhost", None),
+            ("h:5000/Team", None),
+            ("", None),
+            ("a b.c", None),
+        ] {
+            assert_eq!(canonical_name(text).ok().as_deref(), want, "{text}");
+        }
     }
 
     #[test]
