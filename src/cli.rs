@@ -43,6 +43,10 @@ pub enum Verb {
     Rm(RmArgs),
     /// Remove images that were not used for long, and what nothing refers to
     Prune(PruneArgs),
+    /// Keep a name and a password for a registry, once it has taken them
+    Login(LoginArgs),
+    /// Forget what is kept for a registry
+    Logout(LogoutArgs),
     /// Print what `run` would do and why, and start nothing
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
@@ -318,6 +322,31 @@ pub struct PruneArgs {
     /// Print what was removed as JSON
     #[arg(long)]
     pub json: bool,
+}
+
+/// Arguments of `login`.
+#[derive(Args, Clone, Debug)]
+pub struct LoginArgs {
+    /// Name to log in with
+    #[arg(short, long, env = "GPURUN_USERNAME", value_name = "NAME")]
+    pub username: Option<String>,
+    /// Take the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Send the password to a registry without TLS (loopback ones always may get it)
+    #[arg(long, env = "GPURUN_PLAIN_HTTP")]
+    pub plain_http: bool,
+    /// Registry, as in an image's name, or a namespace in it
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub registry: String,
+}
+
+/// Arguments of `logout`.
+#[derive(Args, Clone, Debug)]
+pub struct LogoutArgs {
+    /// Registry, as in an image's name, or a namespace in it
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub registry: String,
 }
 
 /// Arguments of `explain`.

@@ -200,17 +200,22 @@ fn parse_docker(text: &str) -> Result<RegistryRef> {
     if registry.is_some_and(|r| !is_registry(r)) {
         return Err(bad("the registry's name is malformed"));
     }
-    let registry = match registry {
-        None | Some("index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com") => DOCKER_HUB,
-        Some(other) => other,
-    };
+    let registry = registry.map_or_else(|| DOCKER_HUB.into(), canonical_registry);
     let official = registry == DOCKER_HUB && !path.contains('/');
     Ok(RegistryRef {
-        registry: registry.to_lowercase(),
+        registry,
         repository: if official { format!("library/{path}") } else { path.into() },
         tag: tag.map(Into::into).or_else(|| digest.is_none().then(|| "latest".into())),
         digest,
     })
+}
+
+/// The one name of a registry: in lower case, and `docker.io` for every spelling of Docker Hub.
+pub(crate) fn canonical_registry(name: &str) -> String {
+    match name.to_lowercase().as_str() {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB.into(),
+        other => other.into(),
+    }
 }
 
 /// The first component is a registry if it could not be a repository: it has a dot, a port, or is `localhost`.

@@ -4,6 +4,7 @@
 
 mod archive;
 mod completions;
+mod credentials;
 mod environment;
 mod explain;
 mod fallbacks;
@@ -12,6 +13,7 @@ mod images;
 mod images_config;
 mod images_refused;
 mod launch;
+mod login;
 mod mounts;
 mod prune;
 mod refusals;
