@@ -11,6 +11,7 @@ mod images;
 mod images_config;
 mod images_refused;
 mod launch;
+mod model;
 mod mounts;
 mod refusals;
 mod registry;
