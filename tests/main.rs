@@ -13,6 +13,7 @@ mod images_refused;
 mod launch;
 mod model;
 mod mounts;
+mod real_registry;
 mod refusals;
 mod registry;
 mod rootfs;
