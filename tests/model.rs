@@ -121,9 +121,9 @@ impl Model {
                     return Err(Refused);
                 }
                 if target.starts_with('/') {
-                    at.clear()
+                    at.clear();
                 } else {
-                    drop(at.pop())
+                    drop(at.pop());
                 }
                 waiting.extend(target.split('/').rev().filter(|n| !n.is_empty()).map(ToOwned::to_owned));
             } else if !matches!(self.places.get(&at), Some(Place::Dir(_))) {
@@ -198,7 +198,7 @@ impl Model {
 
     /// Applies a layer; gives the entries that say the same.
     fn apply(&mut self, steps: &[Step]) -> Result<Vec<Entry>, (Vec<Entry>, Refused)> {
-        let mut entries: Vec<_> = steps.iter().map(|step| self.written(step)).collect();
+        let mut entries: Vec<_> = steps.iter().map(Self::written).collect();
         let done = self.try_apply(steps, &mut entries);
         let entries = entries.into_iter().flatten().collect();
         match done {
@@ -246,7 +246,7 @@ impl Model {
     }
 
     /// The entry of a step that does not depend on what is there.
-    fn written(&self, step: &Step) -> Option<Entry> {
+    fn written(step: &Step) -> Option<Entry> {
         let entry = match step.kind {
             0..5 => dir(format!("{}/", step.path)),
             5..10 => file(&step.path, &step.other),

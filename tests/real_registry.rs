@@ -95,7 +95,9 @@ impl Fixture {
 /// The tree without what a tar of umoci's does not hold: parts of seconds, which are rounded, and when the root was made.
 fn comparable(mut tree: Listing) -> Listing {
     tree.remove(&b""[..]);
-    tree.values_mut().for_each(|node| node.mtime = (node.mtime.0 + i64::from(node.mtime.1 >= 500_000_000), 0));
+    for node in tree.values_mut() {
+        node.mtime = (node.mtime.0 + i64::from(node.mtime.1 >= 500_000_000), 0);
+    }
     tree
 }
 

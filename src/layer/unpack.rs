@@ -188,7 +188,7 @@ fn write(from: &mut Reader, mut stage: Stage) -> Result<Unpacked> {
         devices += u64::from(change.what == What::Device);
         index.changes.push(change);
     }
-    drain(&mut tar.into_input()).context(|| "read what follows the tar")?;
+    drain(tar.into_input()).context(|| "read what follows the tar")?;
     Ok(Unpacked { index, devices, lost_xattrs: stage.lost_xattrs })
 }
 

@@ -35,7 +35,7 @@ impl Store {
         let (mut kept, mut touched) = (Vec::new(), HashSet::new());
         for image in self.images()? {
             if named.contains(&image.digest) || self.is_in_use(&image)? {
-                kept.push(image)
+                kept.push(image);
             } else {
                 self.fatten(&image)?;
                 touched.extend(image.diff_ids());
