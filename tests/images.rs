@@ -16,7 +16,7 @@ use crate::support::server::Server;
 use crate::support::{Case, Finish, text};
 
 fn tree(layers: &[&[Entry]]) -> Listing {
-    let image = layers.iter().fold(Image::empty(), |image, layer| image.layer(layer));
+    let image = layers.iter().fold(Image::empty(), Image::layer);
     unpacked(&Case::new(), &image)
 }
 

@@ -202,7 +202,7 @@ fn what_is_no_image_for_here() {
 #[track_caller]
 fn hostile(layers: &[&[Entry]], words: &[&str]) {
     let case = Case::new();
-    let image = layers.iter().fold(Image::empty(), |image, layer| image.layer(layer));
+    let image = layers.iter().fold(Image::empty(), Image::layer);
     let reference = oci(&image.layout(&case, "layout"));
     refused(&verb(&case, &["pull", "-q", &reference]).finish(), words);
     nothing_is_left(&case);
@@ -259,7 +259,7 @@ fn nothing_is_written_outside() {
         &[file("abs/.wh.kept", ""), file(format!("{deep}/.wh.kept"), ""), opaque("rel")],
     ];
     std::fs::write(victim.path("work/kept"), "x").unwrap();
-    let image = layers.iter().fold(Image::empty(), |image, layer| image.layer(layer));
+    let image = layers.iter().fold(Image::empty(), Image::layer);
     let reference = oci(&image.layout(&case, "layout"));
     pull(&case, &reference);
     let left: Vec<_> = std::fs::read_dir(victim.path("work")).unwrap().map(|e| e.unwrap().file_name()).collect();
@@ -369,14 +369,18 @@ fn stores_that_cannot_be_used() {
     let store = case.path("read-only");
     with(&store, &["pull", "-q", &reference]).ok();
     let dirs = ["", "names", "images", "rootfs", "layers", "making"].map(|name| store.join(name));
-    dirs.iter().for_each(|dir| mode(dir, 0o500));
+    for dir in &dirs {
+        mode(dir, 0o500);
+    }
     mode(&store.join("lock"), 0o400);
     assert_eq!(with(&store, &["-q", &reference, "echo", "x"]).ok(), "x\n", "what is there runs");
     assert_eq!(with(&store, &["images"]).ok().lines().count(), 2);
     let other = oci(&two_layers().layout(&case, "other"));
     refused(&with(&store, &["pull", "-q", &other]), &[text(&store), "Permission denied", "--store DIR"]);
     refused(&with(&store, &["rm", "-q", &reference]), &[text(&store), "Permission denied"]);
-    dirs.iter().for_each(|dir| mode(dir, 0o700));
+    for dir in &dirs {
+        mode(dir, 0o700);
+    }
 
     mode(&store, 0o000);
     refused(&with(&store, &["images"]), &[text(&store), "Permission denied"]);

@@ -57,7 +57,7 @@ impl Moments {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        most.mul_f64((self.0 >> 11) as f64 / (1_u64 << 53) as f64)
+        Duration::from_nanos(self.0 % u64::try_from(most.as_nanos()).expect("it is short").max(1))
     }
 }
 
@@ -89,7 +89,7 @@ fn a_pull_or_a_removal_that_is_killed_at_any_moment_is_made_good_by_the_next() {
             _ => killed(&case, &["rm", "-q", &second], moments.below(whole)),
         }
         killed(&case, &["pull", "-q", &first], after);
-        for (reference, tree) in &wanted[..1 + round % 2] {
+        for (reference, tree) in &wanted[..=round % 2] {
             pull(&case, reference);
             assert!(list(&rootfs(&case, reference)) == *tree, "round {round}: {reference} after {after:?}");
         }
@@ -144,7 +144,7 @@ fn many_pulls_and_runs_at_once_make_everything_once() {
 fn two_pulls_never_wait_for_each_other() {
     let case = Case::new();
     let tars: Vec<_> =
-        (0..8).map(|n| crate::support::image::tar(&[file(format!("f{n}"), vec![n as u8; 300_000])])).collect();
+        (0..8_u8).map(|n| crate::support::image::tar(&[file(format!("f{n}"), vec![n; 300_000])])).collect();
     let image = |plain: std::ops::Range<usize>| {
         let pack = |n| if plain.contains(&n) { Packing::Plain } else { Packing::Gzip };
         tars.iter().enumerate().fold(Image::empty(), |image, (n, tar)| image.raw(pack(n), tar.clone()))
@@ -309,13 +309,17 @@ fn what_is_lost_is_told_and_made_good() {
     verb(&case, &["rm", "-q", &first]).finish().ok();
     assert_eq!(sh(&case, &[], &first, "cat /x /y").ok(), "x1");
 
-    kept(&case, "rootfs").iter().for_each(|path| remove(path));
+    for path in kept(&case, "rootfs") {
+        remove(&path);
+    }
     let finished = verb(&case, &["pull", "-q", &second]).finish();
     finished.refused(&["the store has lost it", "hint: `gpurun rm`"]);
     verb(&case, &["rm", "-q", &first]).finish().ok();
     assert_eq!(sh(&case, &[], &second, "cat /x /y").ok(), "x2");
 
-    kept(&case, "layers").iter().for_each(|path| std::fs::write(path.join("index"), "nonsense").unwrap());
+    for path in kept(&case, "layers") {
+        std::fs::write(path.join("index"), "nonsense").unwrap();
+    }
     verb(&case, &["pull", "-q", &first]).finish().refused(&["read the index of the layer", "hint: `gpurun rm`"]);
     assert_eq!(sh(&case, &[], &second, "cat /x /y").ok(), "x2", "it needs none");
     verb(&case, &["rm", "-q", &second]).finish().ok();

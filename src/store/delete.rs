@@ -67,14 +67,13 @@ fn move_up(dir: &OwnedFd, name: &CStr, top: &OwnedFd, moved: &mut u64) -> Done<s
 /// Whether it was a file, and is gone.
 fn remove_file(dir: &OwnedFd, name: &CStr) -> Done<bool> {
     match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) => Ok(true),
+        // A directory that an empty one was moved over has two entries in the list.
+        Ok(()) | Err(Errno::ENOENT) => Ok(true),
         Err(Errno::EISDIR | Errno::EPERM) => {
             let stat = fstatat(dir, name, nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
             let is_dir = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR;
             if is_dir { Ok(false) } else { Err(Errno::EPERM) }
         }
-        // A directory that an empty one was moved over has two entries in the list.
-        Err(Errno::ENOENT) => Ok(true),
         Err(e) => Err(e),
     }
 }

@@ -76,7 +76,7 @@ pub(crate) fn sparse(path: &str, size: u64, pieces: &[(u64, &[u8])]) -> Entry {
         data.extend(format!("{offset}\n{}\n", bytes.len()).as_bytes());
     }
     data.resize(data.len().next_multiple_of(512), 0);
-    pieces.iter().for_each(|(_, bytes)| data.extend(*bytes));
+    data.extend(pieces.iter().flat_map(|(_, bytes)| *bytes));
     let sparse = file(format!("GNUSparseFile.0/{path}"), data).pax("GNU.sparse.major", "1");
     let sparse = sparse.pax("GNU.sparse.minor", "0").pax("GNU.sparse.name", path);
     sparse.pax("GNU.sparse.realsize", size.to_string())
@@ -170,7 +170,9 @@ fn append(tar: &mut Vec<u8>, header: &[u8], data: &[u8]) {
 /// The tar of these entries.
 pub(crate) fn tar(entries: &[Entry]) -> Vec<u8> {
     let mut out = Vec::new();
-    entries.iter().for_each(|entry| entry.write(&mut out));
+    for entry in entries {
+        entry.write(&mut out);
+    }
     out.resize(out.len() + 1024, 0);
     out
 }

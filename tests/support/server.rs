@@ -33,7 +33,9 @@ impl Server {
     pub(crate) fn start(images: &[(&str, &[&Image])]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("listen on the loopback");
         let server = Self { port: listener.local_addr().expect("its address").port(), shared: Arc::default() };
-        images.iter().for_each(|(name, images)| server.add(name, images));
+        for (name, images) in images {
+            server.add(name, images);
+        }
         let shared = Arc::clone(&server.shared);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
