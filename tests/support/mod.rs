@@ -1,5 +1,6 @@
 //! What the tests share: images made of busybox, the program as a command, processes that are watched, terminals.
 
+pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod tree;
