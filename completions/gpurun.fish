@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= gpus= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet pull= gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -29,7 +29,12 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l platform -d 'Platform to 
 complete -c gpurun -n "__fish_gpurun_needs_command" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
-complete -c gpurun -n "__fish_gpurun_needs_command" -l gpus -d 'GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_needs_command" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
+on\t'If the image has it'
+off\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -53,6 +58,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l ulimit -d 'Set a resource
 complete -c gpurun -n "__fish_gpurun_needs_command" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_needs_command" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l home -d 'Bind the home directory at the same path'
@@ -71,6 +77,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -a "inspect" -d 'Print what 
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "rm" -d 'Remove images from the store'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "explain" -d 'Print what `run` would do and why, and start nothing'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
+complete -c gpurun -n "__fish_gpurun_needs_command" -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "completions" -d 'Print the completion script of a shell'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "man" -d 'Print the man page'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "builtin-hello" -d 'The program of `builtin:hello`'
@@ -80,7 +87,12 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l platform -d 'Platf
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
-complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpus -d 'GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
+on\t'If the image has it'
+off\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -104,6 +116,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l ulimit -d 'Set a r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l home -d 'Bind the home directory at the same path'
@@ -143,7 +156,12 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l platform -d 'P
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
-complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpus -d 'GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
+on\t'If the image has it'
+off\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -168,6 +186,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s l -l label -d 
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l json -d 'Print the plan as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l home -d 'Bind the home directory at the same path'
@@ -183,7 +202,12 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l platform -d 'Plat
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
-complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpus -d 'GPUs to inject: all, a count, device=…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
+on\t'If the image has it'
+off\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -207,6 +231,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l ulimit -d 'Set a 
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l home -d 'Bind the home directory at the same path'
@@ -217,17 +242,22 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s i -l interactive 
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l rm -d 'Accepted as Docker has it: nothing of a run ever stays'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l init -d 'Accepted as Docker has it: there is always an init'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l gpu-caps -d 'What of the driver to list: compute, utility, video, graphics, display, ngx, compat32, all' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l json -d 'Print the facts as JSON'
+complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand man" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand builtin-hello" -s h -l help -d 'Print help'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "run" -d 'Run a command in an image (also what `gpurun IMAGE` does)'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "pull" -d 'Fetch an image into the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "images" -d 'List the images in the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "inspect" -d 'Print what an image in the store is'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "rm" -d 'Remove images from the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "explain" -d 'Print what `run` would do and why, and start nothing'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "man" -d 'Print the man page'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "builtin-hello" -d 'The program of `builtin:hello`'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec completions man builtin-hello help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "run" -d 'Run a command in an image (also what `gpurun IMAGE` does)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "pull" -d 'Fetch an image into the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "images" -d 'List the images in the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "inspect" -d 'Print what an image in the store is'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "rm" -d 'Remove images from the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "explain" -d 'Print what `run` would do and why, and start nothing'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "man" -d 'Print the man page'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "builtin-hello" -d 'The program of `builtin:hello`'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm explain spec gpus completions man builtin-hello help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -161,13 +161,13 @@ fn the_loader_finds_the_hosts_driver() {
     library(&case.image.at("/usr/lib/x86_64-linux-gnu/libcuda.so.1"), "the image's");
     let program = "#include <dlfcn.h>\n#include <stdio.h>\nint main(void) { void *l = dlopen(\"libcuda.so.1\", 2); \
         if (!l) return puts(dlerror()), 1; puts(((const char *(*)(void)) dlsym(l, \"who\"))()); return 0; }\n";
-    compile(program, &["-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2"], &case.image.at("/bin/who"));
-    assert_eq!(on(&machine, &case, &["-q"], "who").ok(), "the image's\n");
-    assert_eq!(on(&machine, &case, &["-q", "--gpus", "all"], "who").ok(), "the host's\n");
+    compile(program, &["-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2"], &case.image.at("/bin/which-driver"));
+    assert_eq!(on(&machine, &case, &["-q"], "which-driver").ok(), "the image's\n");
+    assert_eq!(on(&machine, &case, &["-q", "--gpus", "all"], "which-driver").ok(), "the host's\n");
     let cache = Command::new("/sbin/ldconfig").arg("-r").arg(case.image.path()).status();
     if can(cache.is_ok_and(|s| s.success()), "ldconfig") {
-        assert_eq!(on(&machine, &case, &["-q"], "who").ok(), "the image's\n");
-        assert_eq!(on(&machine, &case, &["-q", "--gpus", "all"], "who").ok(), "the host's\n");
+        assert_eq!(on(&machine, &case, &["-q"], "which-driver").ok(), "the image's\n");
+        assert_eq!(on(&machine, &case, &["-q", "--gpus", "all"], "which-driver").ok(), "the host's\n");
     }
 }
 
