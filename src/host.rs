@@ -10,9 +10,20 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
-/// What containers' runtimes mask, by the lists of runc, LXC and systemd-nspawn. One of them exists on every kernel.
-const MASKED: &[&str] =
-    &["/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/acpi", "/proc/scsi", "/proc/cpuinfo", "/proc/kallsyms"];
+/// What containers' runtimes mask, by the lists of runc, LXC, systemd-nspawn and libnvidia-container. One of them exists on
+/// every kernel.
+const MASKED: &[&str] = &[
+    "/proc/driver",
+    "/proc/driver/nvidia",
+    "/proc/driver/nvidia/params",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/timer_list",
+    "/proc/acpi",
+    "/proc/scsi",
+    "/proc/cpuinfo",
+    "/proc/kallsyms",
+];
 
 /// The caller and the machine, as plan needs to know them.
 #[derive(Clone, Debug)]

@@ -217,7 +217,7 @@ fn complete(root: &DriverRoot, found: &[Library], version: &Version, wanted: &Ca
             continue;
         }
         let others = other_versions(root, name);
-        if !others.is_empty() && found.is_empty() {
+        if !others.is_empty() && !found.iter().any(|library| library.name.ends_with(version.as_str())) {
             return Err(Error::new(format!(
                 "the loaded driver is {version}, and its user-space files are {}",
                 others.join(" and ")

@@ -378,6 +378,3 @@ fn sockets(inputs: &Inputs, wanted: &Capabilities) -> Vec<Bind> {
         .map(|(path, _, why)| Bind { source: root.system_path(path), target: path.into(), socket: true, why })
         .collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -3,6 +3,7 @@
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod listing;
+pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod pty;
 pub(crate) mod server;
