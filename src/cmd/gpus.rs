@@ -1,11 +1,12 @@
-//! `gpurun gpus`: what the machine has, what the caller may use of it, and what of the driver would go into a container.
+//! `gpurun gpus` and `gpurun cdi`: what the machine has, what the caller may use of it, and what of the driver would go into a container.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::GpusArgs;
+use crate::cli::{CdiVerb, DriverArgs, GpusArgs};
 use crate::error::{Error, Result};
+use crate::gpu::cdi;
 use crate::gpu::classify::Capabilities;
 use crate::gpu::files::DriverFiles;
 use crate::gpu::inventory::{Gpu, Inventory};
@@ -25,14 +26,25 @@ struct Facts {
 
 /// Prints it.
 pub(super) fn gpus(args: &GpusArgs) -> Result<u8> {
-    let wanted = args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?;
-    let facts = look(&DriverRoot::host(args.driver_root.as_deref())?, wanted.unwrap_or_else(Capabilities::usual))?;
+    let facts = look(&DriverRoot::host(args.driver.driver_root.as_deref())?, capabilities(&args.driver)?)?;
     if args.json {
         output::json(&facts)?;
     } else {
         output::facts(&text(&facts))?;
     }
     Ok(0)
+}
+
+/// Prints a CDI spec.
+pub(super) fn cdi(verb: &CdiVerb) -> Result<u8> {
+    let CdiVerb::Generate(args) = verb;
+    output::json(&cdi::generate(&DriverRoot::host(args.driver_root.as_deref())?, &capabilities(args)?)?)?;
+    Ok(0)
+}
+
+fn capabilities(args: &DriverArgs) -> Result<Capabilities> {
+    let asked = args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?;
+    Ok(asked.unwrap_or_else(Capabilities::usual))
 }
 
 fn look(root: &DriverRoot, wanted: Capabilities) -> Result<Facts> {
