@@ -58,13 +58,14 @@ pub(super) fn files(root: &Root, injection: &Injection, sources: &Sources) -> Re
         let what = || format!("bind `{}` at `{}` ({})", bind.source.display(), bind.target.display(), bind.why);
         match place {
             Some(place) => attach(source, place),
-            None => over(root, source, &bind.target),
+            None => over(root, source, &bind.target, bind.socket && inroot::is_dir(source.as_fd())?),
         }
         .context(what)?;
     }
     for (file, made) in injection.generated.iter().zip(&generated) {
         let source = sys::open_tree(made.as_fd(), Path::new(""), false)?;
-        over(root, &source, Path::new(&file.over)).context(|| format!("supply `{}` ({})", file.over, file.why))?;
+        over(root, &source, Path::new(&file.over), false)
+            .context(|| format!("supply `{}` ({})", file.over, file.why))?;
     }
     Ok(())
 }
@@ -138,8 +139,7 @@ impl Fresh {
 }
 
 /// Mounts on a file or directory of the container, made if it is not there.
-fn over(root: &Root, source: &OwnedFd, target: &Path) -> Result<()> {
-    let directory = inroot::is_dir(source.as_fd())?;
+fn over(root: &Root, source: &OwnedFd, target: &Path, directory: bool) -> Result<()> {
     let place = if directory { root.make_dir(target)? } else { root.make_file(target)? };
     if inroot::is_dir(place.as_fd())? != directory {
         return Err(Error::new(format!("the image has a directory at `{}`", target.display())));
@@ -150,7 +150,8 @@ fn over(root: &Root, source: &OwnedFd, target: &Path) -> Result<()> {
 /// The nodes, and the driver's part of /proc, which shows the chosen GPUs alone.
 pub(super) fn machine(root: &Root, injection: &Injection, sources: &Sources) -> Result<()> {
     for (device, source) in injection.devices.iter().zip(&sources.devices) {
-        over(root, source, Path::new(&device.path)).context(|| format!("bind `{}` ({})", device.path, device.why))?;
+        over(root, source, Path::new(&device.path), false)
+            .context(|| format!("bind `{}` ({})", device.path, device.why))?;
     }
     if injection.driver.is_some() { mask(root, injection) } else { Ok(()) }
 }
