@@ -40,8 +40,17 @@ _gpurun() {
             gpurun,inspect)
                 cmd="gpurun__subcmd__inspect"
                 ;;
+            gpurun,login)
+                cmd="gpurun__subcmd__login"
+                ;;
+            gpurun,logout)
+                cmd="gpurun__subcmd__logout"
+                ;;
             gpurun,man)
                 cmd="gpurun__subcmd__man"
+                ;;
+            gpurun,prune)
+                cmd="gpurun__subcmd__prune"
                 ;;
             gpurun,pull)
                 cmd="gpurun__subcmd__pull"
@@ -91,8 +100,17 @@ _gpurun() {
             gpurun__subcmd__help,inspect)
                 cmd="gpurun__subcmd__help__subcmd__inspect"
                 ;;
+            gpurun__subcmd__help,login)
+                cmd="gpurun__subcmd__help__subcmd__login"
+                ;;
+            gpurun__subcmd__help,logout)
+                cmd="gpurun__subcmd__help__subcmd__logout"
+                ;;
             gpurun__subcmd__help,man)
                 cmd="gpurun__subcmd__help__subcmd__man"
+                ;;
+            gpurun__subcmd__help,prune)
+                cmd="gpurun__subcmd__help__subcmd__prune"
                 ;;
             gpurun__subcmd__help,pull)
                 cmd="gpurun__subcmd__help__subcmd__pull"
@@ -116,7 +134,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm explain spec gpus cdi completions man builtin-hello help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -504,7 +522,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help)
-            opts="run pull images inspect rm explain spec gpus cdi completions man builtin-hello help"
+            opts="run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -643,7 +661,49 @@ _gpurun() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        gpurun__subcmd__help__subcmd__login)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__logout)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         gpurun__subcmd__help__subcmd__man)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__prune)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -757,6 +817,42 @@ _gpurun() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        gpurun__subcmd__login)
+            opts="-u -h --username --password-stdin --plain-http --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --username)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__logout)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         gpurun__subcmd__man)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -764,6 +860,36 @@ _gpurun() {
                 return 0
             fi
             case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__prune)
+            opts="-q -h --store --plain-http --platform --quiet --unused --max-size --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --store)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --platform)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --unused)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --max-size)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;

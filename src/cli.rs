@@ -41,6 +41,12 @@ pub enum Verb {
     Inspect(InspectArgs),
     /// Remove images from the store
     Rm(RmArgs),
+    /// Remove images that were not used for long, and what nothing refers to
+    Prune(PruneArgs),
+    /// Keep a name and a password for a registry, once it has taken them
+    Login(LoginArgs),
+    /// Forget what is kept for a registry
+    Logout(LogoutArgs),
     /// Print what `run` would do and why, and start nothing
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
@@ -320,6 +326,48 @@ pub struct RmArgs {
     /// Images to remove
     #[arg(required = true, value_name = "IMAGE")]
     pub images: Vec<String>,
+}
+
+/// Arguments of `prune`.
+#[derive(Args, Clone, Debug)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub store: StoreArgs,
+    /// Remove images that were not used for so long, as 12h or 30d
+    #[arg(long, value_name = "TIME")]
+    pub unused: Option<String>,
+    /// Remove the least recently used until all files take no more than this, as 200g
+    #[arg(long, value_name = "SIZE")]
+    pub max_size: Option<String>,
+    /// Print what was removed as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `login`.
+#[derive(Args, Clone, Debug)]
+pub struct LoginArgs {
+    /// Name to log in with
+    #[arg(short, long, env = "GPURUN_USERNAME", value_name = "NAME")]
+    pub username: Option<String>,
+    /// Take the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Send the password to a registry without TLS (loopback ones always may get it)
+    #[arg(long, env = "GPURUN_PLAIN_HTTP")]
+    pub plain_http: bool,
+    /// Registry, as in an image's name, or a namespace in it
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub registry: String,
+}
+
+/// Arguments of `logout`.
+#[derive(Args, Clone, Debug)]
+pub struct LogoutArgs {
+    /// Registry, as in an image's name, or a namespace in it
+    #[arg(value_name = "REGISTRY", default_value = "docker.io")]
+    pub registry: String,
 }
 
 /// Arguments of `explain`.

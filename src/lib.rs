@@ -10,7 +10,7 @@
 //! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
 //! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
 //! [`host`] and [`image`]. What is done: [`launch`]. Everything that an image names is found by [`inroot`], or in memory
-//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers; [`error`] is the one error; [`sys`] has the only
+//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
 //! unsafe code.
 
 pub mod archive;
@@ -28,6 +28,7 @@ pub mod manifest;
 pub mod output;
 pub mod plan;
 pub mod progress;
+pub mod prompt;
 pub mod pull;
 pub mod reference;
 pub mod registry;

@@ -30,6 +30,16 @@ pub fn notice(quiet: bool, line: &str) {
     }
 }
 
+/// Ends a line that was drawn on stderr.
+pub fn end_line() {
+    to_stderr("\n");
+}
+
+/// Prints a question to the person at the terminal, and lets them answer in the same line.
+pub fn question(text: &str) {
+    to_stderr(text);
+}
+
 /// Prints an error with its causes and hints, to stderr.
 pub fn error(error: &Error) {
     let mut text = format!("error: {error:#}\n");

@@ -4,6 +4,8 @@
 //! so that none is left when the launch begins.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -16,6 +18,8 @@ const DRAWS: u8 = 10;
 /// One pull, as it is shown.
 pub struct Progress {
     bars: Option<MultiProgress>,
+    /// Whether there is a bar that stays.
+    stays: Arc<AtomicBool>,
     quiet: bool,
 }
 
@@ -25,6 +29,7 @@ pub struct Layer {
     label: String,
     started: Instant,
     line: bool,
+    stays: Arc<AtomicBool>,
 }
 
 impl Progress {
@@ -32,7 +37,8 @@ impl Progress {
     pub fn new(quiet: bool) -> Self {
         let draws = !quiet && std::io::stderr().is_terminal();
         let bars = draws.then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(DRAWS)));
-        Self { bars, quiet }
+        // One that bars cannot be drawn on, for want of a TERM, gets lines.
+        Self { bars: bars.filter(|bars| !bars.is_hidden()), stays: Arc::default(), quiet }
     }
 
     /// Says something between the bars.
@@ -51,7 +57,17 @@ impl Progress {
         };
         bar.set_style(style(size.is_some()));
         bar.set_prefix(label.clone());
-        Layer { bar, label, started: Instant::now(), line: !self.quiet && self.bars.is_none() }
+        let line = !self.quiet && self.bars.is_none();
+        Layer { bar, label, started: Instant::now(), line, stays: Arc::clone(&self.stays) }
+    }
+}
+
+/// What comes next starts a line of its own.
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.bars.is_some() && self.stays.load(Ordering::Relaxed) {
+            output::end_line();
+        }
     }
 }
 
@@ -64,6 +80,7 @@ impl Layer {
     /// The layer is unpacked.
     pub fn done(&self) {
         self.bar.finish();
+        self.stays.store(true, Ordering::Relaxed);
         if self.line {
             let (bytes, seconds) = (self.bar.position(), self.started.elapsed().as_secs_f64());
             #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
@@ -76,8 +93,8 @@ impl Layer {
 
 fn style(has_size: bool) -> ProgressStyle {
     let template = match has_size {
-        true => "{prefix} {bar:30} {bytes:>10} of {total_bytes:>10} {bytes_per_sec:>12}",
-        false => "{prefix} {bytes:>10} {bytes_per_sec:>12}",
+        true => "{prefix} {bar:30} {decimal_bytes:>10} of {decimal_total_bytes:>10} {decimal_bytes_per_sec:>12}",
+        false => "{prefix} {decimal_bytes:>10} {decimal_bytes_per_sec:>12}",
     };
     ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
 }

@@ -4,11 +4,11 @@
 //! before the launch; its threads are joined when it returns.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::SystemTime;
 
 use nix::sys::stat::Mode;
 
@@ -21,7 +21,7 @@ use crate::layer::unpack::{self, Unpacked, Watch};
 use crate::progress::Progress;
 use crate::reference::ImageRef;
 use crate::source::Source;
-use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Store};
+use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Store, since_1970};
 
 /// Layers that are unpacked at once. Each has four threads, of which inflating is the slowest.
 const AT_ONCE: usize = 4;
@@ -65,7 +65,18 @@ pub fn obtain<'s>(
                 .hint("without `--pull never` it is fetched"));
         }
     }
-    open().and_then(|source| pull(&name, store, options, &*source)).context(|| format!("pull `{name}`"))
+    let pulled = open().and_then(|source| pull(&name, store, options, &*source));
+    pulled.context(|| format!("pull `{name}`")).map_err(hint_at_disk)
+}
+
+/// What the user can do about the store's disk, whichever step met it.
+fn hint_at_disk(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            error.hint("the store's disk is full: `gpurun rm` removes images, `--store DIR` names another place")
+        }
+        _ => error,
+    }
 }
 
 fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) -> Result<Obtained> {
@@ -74,28 +85,29 @@ fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) 
         reference: reference.into(),
         platform: options.platform.to_string(),
         digest: image.digest,
-        pulled: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs()),
+        pulled: since_1970(SystemTime::now()),
+        used: since_1970(SystemTime::now()),
     };
-    if let Some(record) = store.image(&image.digest)? {
-        return known(store, name, record);
+    // A name that is new or means another image now is written below, with the lock.
+    if let Some(obtained) = unchanged(store, &name)? {
+        return Ok(obtained);
     }
     let pulling = store.begin_pull()?;
+    if let Some(record) = store.image(&image.digest)? {
+        store.set_name(&name)?;
+        return Ok(Obtained { name, record, pulled: false });
+    }
     let record = Puller { store, options, source }.make(&image, &name)?;
     drop(pulling);
     store.thin(&record)?;
     Ok(Obtained { name, record, pulled: true })
 }
 
-/// The image is there already; only its name may be new.
-fn known(store: &Store, name: NameRecord, record: ImageRecord) -> Result<Obtained> {
-    match store.find(&name.reference, &name.platform)? {
-        Some((name, old)) if old.digest == record.digest => Ok(Obtained { name, record, pulled: false }),
-        _ => {
-            let _pulling = store.begin_pull()?;
-            store.set_name(&name)?;
-            Ok(Obtained { name, record, pulled: false })
-        }
-    }
+/// The image, if it is there and the name means it already: then nothing is written.
+fn unchanged(store: &Store, wanted: &NameRecord) -> Result<Option<Obtained>> {
+    let found = store.find(&wanted.reference, &wanted.platform)?;
+    let same = found.filter(|(_, record)| record.digest == wanted.digest);
+    Ok(same.map(|(name, record)| Obtained { name, record, pulled: false }))
 }
 
 struct Puller<'a> {
@@ -104,26 +116,29 @@ struct Puller<'a> {
     source: &'a dyn Source,
 }
 
-/// A layer that is whole: where its stage is, and, if this pull must still give it its name, the making of it.
+/// A layer that is whole.
 struct Whole {
-    path: PathBuf,
     index: Index,
-    making: Option<Making>,
+    files: LayerFiles,
+    /// Whether it was published before, so that some of its files may have no name in its stage.
+    published: bool,
 }
 
 impl Puller<'_> {
     fn make(&self, image: &Image, name: &NameRecord) -> Result<ImageRecord> {
-        let mut layers = self.layers(image)?;
-        let unpacked = layers.values().map(|l| l.index.bytes).sum();
+        self.store.check_room(self.to_fetch(image))?;
+        let layers = self.layers(image)?;
+        let unpacked = |layer: &Digest| layers.get(layer).map_or(0, |whole| whole.index.bytes);
         let record = ImageRecord::of(image, unpacked)?;
-        let rootfs = self.rootfs(image, &layers)?;
-        let mut made = Vec::new();
-        for (diff_id, layer) in &mut layers {
-            made.extend(layer.making.take().map(|making| (making, self.store.layer_path(diff_id))));
-        }
-        made.extend(rootfs.map(|making| (making, self.store.rootfs_path(&record.chain_id))));
-        self.store.publish(made, &record, name)?;
+        let rootfs = self.rootfs(image, layers)?;
+        self.store.publish(rootfs, &record, name)?;
         Ok(record)
+    }
+
+    /// Bytes of the blobs that are not there, as far as their source says. Their files are hardly ever smaller.
+    fn to_fetch(&self, image: &Image) -> u64 {
+        let missing = image.layers.iter().filter(|l| !self.store.layer_path(&l.diff_id).exists());
+        missing.map(|layer| layer.size.unwrap_or_default()).sum()
     }
 
     /// Every layer of the image, by its diff id; those that are not there are unpacked, the largest first.
@@ -152,17 +167,19 @@ impl Puller<'_> {
         }
         let path = self.store.layer_path(&layer.diff_id);
         if path.exists() {
-            return whole(path, None);
+            return whole(&path, true);
         }
-        let making = self.store.make(&format!("layer-{}", layer.diff_id.hex()))?;
+        let making = self.store.make_layer(&layer.diff_id)?;
         if path.exists() {
             making.discard()?; // whoever had it before finished it
-            return whole(path, None);
+            return whole(&path, true);
         }
         if !making.is_whole() {
             self.unpack(layer, &making, umask, stop)?;
         }
-        whole(making.path().to_owned(), Some(making))
+        // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
+        // publishes it. The descriptor goes with it.
+        whole(making.path(), false)
     }
 
     /// Fetches and unpacks a layer. The index is written last: with it the layer counts as whole.
@@ -186,45 +203,50 @@ impl Puller<'_> {
                 .progress
                 .notice(&format!("{layer}: left out {} device nodes, which only root can make", unpacked.devices));
         }
-        if unpacked.lost_xattrs > 0 {
-            self.options
-                .progress
-                .notice(&format!("{layer}: the store cannot hold {} extended attributes", unpacked.lost_xattrs));
+        self.tell_lost(&layer, unpacked.lost_xattrs);
+    }
+
+    fn tell_lost(&self, whose: &str, xattrs: u64) {
+        if xattrs > 0 {
+            self.options.progress.notice(&format!("{whose}: the store cannot hold {xattrs} extended attributes"));
         }
     }
 
     /// The tree of all layers, unless it is there.
-    fn rootfs(&self, image: &Image, layers: &HashMap<Digest, Whole>) -> Result<Option<Making>> {
+    fn rootfs(&self, image: &Image, mut layers: HashMap<Digest, Whole>) -> Result<Option<Making>> {
         let chain_id = image.chain_id();
         let path = self.store.rootfs_path(&chain_id);
         if path.exists() {
             return Ok(None);
         }
-        let making = self.store.make(&format!("rootfs-{}", chain_id.hex()))?;
+        let making = self.store.make_rootfs(&chain_id)?;
         if path.exists() {
             making.discard()?;
             return Ok(None);
         }
+        self.find_files(&mut layers)?;
         let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
         let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
-        crate::store::build_rootfs(&directories, &self.files(image, layers)?, &making.path().join("root"))?;
+        let files: Vec<_> = ordered.iter().map(|l| &l.files).collect();
+        let lost = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
+        self.tell_lost("directories", lost);
         Ok(Some(making))
     }
 
-    /// Where the files of every layer are. Those of a layer that was there before may be in another image's rootfs.
-    fn files(&self, image: &Image, layers: &HashMap<Digest, Whole>) -> Result<Vec<LayerFiles>> {
-        let before = layers.iter().filter(|(_, layer)| layer.making.is_none()).map(|(diff_id, _)| *diff_id).collect();
-        let shown = self.store.shown(&before)?;
-        let files = |layer: &Layer| {
-            let whole = layers.get(&layer.diff_id).context(|| "a layer was not unpacked")?;
-            LayerFiles::open(&whole.path, shown.get(&layer.diff_id).cloned().unwrap_or_default())
-        };
-        image.layers.iter().map(files).collect()
+    /// The files of a layer that was published before may be in another image's rootfs.
+    fn find_files(&self, layers: &mut HashMap<Digest, Whole>) -> Result<()> {
+        let published = layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+        for (diff_id, shown) in self.store.shown(&published)? {
+            if let Some(layer) = layers.get_mut(&diff_id) {
+                layer.files.are_also(shown);
+            }
+        }
+        Ok(())
     }
 }
 
-fn whole(path: PathBuf, making: Option<Making>) -> Result<Whole> {
-    Ok(Whole { index: Index::read(&path)?, path, making })
+fn whole(path: &Path, published: bool) -> Result<Whole> {
+    Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)?, published })
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {

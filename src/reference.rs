@@ -6,7 +6,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::image::Digest;
 
 const DOCKER_HUB: &str = "docker.io";
@@ -68,12 +68,26 @@ impl RegistryRef {
 }
 
 impl ImageRef {
-    /// Parses `text`; what is spelled like a path (`./x`, `/x`) is looked at to tell what it is.
+    /// Parses `text`; what is spelled like a path (`./x`, `/x`) is looked at to tell what it is. Paths become absolute:
+    /// a name in the store means the same wherever it is said.
     pub fn parse_at(text: &str) -> Result<Self> {
         match text.starts_with(['.', '/', '~']) {
-            true => Self::from_content(Path::new(text)),
-            false => Self::parse(text),
+            true => Self::from_content(Path::new(text))?.absolute(),
+            false => Self::parse(text)?.absolute(),
         }
+    }
+
+    fn absolute(mut self) -> Result<Self> {
+        match &mut self {
+            Self::Registry(_) | Self::Builtin(_) => {}
+            Self::OciDir { path, .. }
+            | Self::OciArchive { path, .. }
+            | Self::DockerArchive { path, .. }
+            | Self::Dir(path) => {
+                *path = std::path::absolute(&*path).context(|| format!("find `{}`", path.display()))?;
+            }
+        }
+        Ok(self)
     }
 
     /// Parses `text` by its spelling alone.
@@ -186,17 +200,22 @@ fn parse_docker(text: &str) -> Result<RegistryRef> {
     if registry.is_some_and(|r| !is_registry(r)) {
         return Err(bad("the registry's name is malformed"));
     }
-    let registry = match registry {
-        None | Some("index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com") => DOCKER_HUB,
-        Some(other) => other,
-    };
+    let registry = registry.map_or_else(|| DOCKER_HUB.into(), canonical_registry);
     let official = registry == DOCKER_HUB && !path.contains('/');
     Ok(RegistryRef {
-        registry: registry.to_lowercase(),
+        registry,
         repository: if official { format!("library/{path}") } else { path.into() },
         tag: tag.map(Into::into).or_else(|| digest.is_none().then(|| "latest".into())),
         digest,
     })
+}
+
+/// The one name of a registry: in lower case, and `docker.io` for every spelling of Docker Hub.
+pub(crate) fn canonical_registry(name: &str) -> String {
+    match name.to_lowercase().as_str() {
+        "index.docker.io" | "registry-1.docker.io" | "registry.hub.docker.com" => DOCKER_HUB.into(),
+        other => other.into(),
+    }
 }
 
 /// The first component is a registry if it could not be a repository: it has a dot, a port, or is `localhost`.
@@ -274,6 +293,15 @@ mod tests {
         ] {
             assert_eq!(canonical(text), want, "{text}");
             assert_eq!(canonical(&want), want, "round trip of {text}");
+        }
+    }
+
+    #[test]
+    fn relative_paths_become_absolute() {
+        let cwd = std::env::current_dir().unwrap();
+        for (text, path) in [("oci:a:tag", "a"), ("oci-archive:./b.tar", "b.tar"), ("dir:c/d", "c/d")] {
+            let parsed = ImageRef::parse_at(text).unwrap().to_string();
+            assert!(parsed.contains(&format!(":{}", cwd.join(path).display())), "{parsed}");
         }
     }
 

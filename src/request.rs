@@ -384,6 +384,21 @@ pub fn parse_size(text: &str) -> Result<u64> {
     bytes.ok_or_else(|| Error::new(format!("`{text}` is not a size: write 64m or 2g")))
 }
 
+/// Seconds, as 90s, 45m, 12h, 30d or 4w.
+pub fn parse_duration(text: &str) -> Result<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        "d" => Some(86_400),
+        "w" => Some(604_800),
+        _ => None,
+    };
+    let seconds = unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit));
+    seconds.ok_or_else(|| Error::new(format!("`{text}` is not a duration: write 12h or 30d")))
+}
+
 /// `NAME=SOFT[:HARD]`; -1 and `unlimited` are no limit.
 fn parse_limit(text: &str) -> Result<Limit> {
     let bad = || Error::new(format!("`--ulimit {text}` is not NAME=SOFT[:HARD]"));
@@ -461,6 +476,12 @@ mod tests {
         }
         for text in ["", "0", "m", "1x", "-1", "99999999999t"] {
             assert!(parse_size(text).is_err(), "{text}");
+        }
+        for (text, want) in [("90s", 90), ("2m", 120), ("1h", 3600), ("30d", 2_592_000), ("1w", 604_800), ("0d", 0)] {
+            assert_eq!(parse_duration(text).unwrap(), want);
+        }
+        for text in ["", "5", "d", "-1d", "1y", "99999999999999999999w"] {
+            assert!(parse_duration(text).is_err(), "{text}");
         }
         let limit = |soft, hard| Limit { name: "nofile".into(), soft, hard };
         assert_eq!(parse_limit("nofile=5").unwrap(), limit(5, 5));

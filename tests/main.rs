@@ -4,18 +4,27 @@
 
 mod archive;
 mod completions;
+mod credentials;
 mod environment;
 mod explain;
 mod fallbacks;
 mod gpus;
 mod harmless;
+mod images;
+mod images_config;
+mod images_refused;
 mod injection;
 mod launch;
+mod login;
+mod model;
 mod mounts;
+mod prune;
+mod real_registry;
 mod refusals;
 mod registry;
 mod rootfs;
 mod signals;
+mod store;
 mod support;
 mod terminal;
 mod users;

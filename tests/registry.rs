@@ -1,231 +1,14 @@
 //! The registry client against a server that misbehaves in every way there is a rule for.
 
-use std::collections::HashMap;
-use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::io::Read;
+use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 
-use gpurun::error::Result;
-use gpurun::image::{Digest, Image, Platform};
-use gpurun::reference::{ImageRef, RegistryRef};
+use gpurun::image::Digest;
 use gpurun::registry::{Options, Registry};
-use gpurun::source::Source;
 use serde_json::json;
 
-/// A request as the server saw it.
-#[derive(Clone, Debug)]
-struct Request {
-    /// With its query.
-    path: String,
-    headers: HashMap<String, String>,
-    /// How many requests for this path came before.
-    earlier: usize,
-}
-
-impl Request {
-    fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).map(String::as_str)
-    }
-
-    /// The first byte asked for.
-    fn from(&self) -> usize {
-        let range = self.header("range").and_then(|r| r.strip_prefix("bytes=")?.strip_suffix('-'));
-        range.map_or(0, |from| from.parse().unwrap())
-    }
-}
-
-#[derive(Clone)]
-struct Reply {
-    status: u16,
-    headers: Vec<(&'static str, String)>,
-    body: Vec<u8>,
-    /// The connection ends after so many bytes of the body.
-    cut: Option<usize>,
-    /// Whether the body's length is announced.
-    length: bool,
-}
-
-impl Reply {
-    fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into(), cut: None, length: true }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
-        self.headers.push((name, value.into()));
-        self
-    }
-
-    fn cut(self, after: usize) -> Self {
-        Self { cut: Some(after), ..self }
-    }
-
-    /// The part that was asked for.
-    fn part(request: &Request, whole: &[u8]) -> Self {
-        let from = request.from();
-        let range = format!("bytes {from}-{}/{}", whole.len() - 1, whole.len());
-        Self::new(206, &whole[from..]).with("Content-Range", range)
-    }
-
-    fn send(&self, stream: &mut TcpStream) {
-        let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
-        for (name, value) in &self.headers {
-            let _ = write!(head, "{name}: {value}\r\n");
-        }
-        if self.length {
-            let _ = write!(head, "Content-Length: {}\r\n", self.body.len());
-        }
-        let end = self.cut.unwrap_or(self.body.len());
-        // The client may have hung up: it has read enough.
-        let _ = stream.write_all(format!("{head}\r\n").as_bytes()).and_then(|()| stream.write_all(&self.body[..end]));
-    }
-}
-
-struct Server {
-    port: u16,
-    log: Arc<Mutex<Vec<Request>>>,
-}
-
-impl Server {
-    /// Answers every request by `handler`, each in its own thread, until the tests end.
-    fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let server = Self { port: listener.local_addr().unwrap().port(), log: Arc::default() };
-        let (log, handler) = (server.log.clone(), Arc::new(handler));
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                let (mut stream, log, handler) = (stream.unwrap(), log.clone(), handler.clone());
-                std::thread::spawn(move || {
-                    if let Some(request) = receive(&stream, &log) {
-                        handler(&request).send(&mut stream);
-                    }
-                });
-            }
-        });
-        server
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
-    }
-
-    fn registry(&self, suffix: &str) -> Registry {
-        Registry::new(&self.name(suffix), &Options::default())
-    }
-
-    fn name(&self, suffix: &str) -> RegistryRef {
-        match ImageRef::parse(&format!("127.0.0.1:{}/r{suffix}", self.port)).unwrap() {
-            ImageRef::Registry(name) => name,
-            other => panic!("{other}"),
-        }
-    }
-
-    /// Requests for paths that begin like this.
-    fn seen(&self, path: &str) -> Vec<Request> {
-        self.log.lock().unwrap().iter().filter(|r| r.path.starts_with(path)).cloned().collect()
-    }
-
-    fn pull(&self) -> Result<(Image, Vec<u8>)> {
-        let registry = self.registry("");
-        let image = image(&registry)?;
-        let layer = read_layer(&registry, &image)?;
-        Ok((image, layer))
-    }
-
-    fn error(&self) -> String {
-        self.pull().map(|_| ()).map_err(|e| format!("{e:#}")).unwrap_err()
-    }
-}
-
-fn receive(stream: &TcpStream, log: &Mutex<Vec<Request>>) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
-    let path = lines.next()?.ok()?.split(' ').nth(1)?.to_owned();
-    let headers = lines.map_while(|l| l.ok().filter(|l| !l.is_empty()));
-    let headers = headers.filter_map(|l| l.split_once(": ").map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned())));
-    let headers = headers.collect();
-    let mut log = log.lock().unwrap();
-    let earlier = log.iter().filter(|r| r.path == path).count();
-    let request = Request { path, headers, earlier };
-    log.push(request.clone());
-    Some(request)
-}
-
-fn platform() -> Platform {
-    "linux/amd64".parse().unwrap()
-}
-
-fn image(registry: &Registry) -> Result<Image> {
-    registry.image(&platform())
-}
-
-fn read_layer(registry: &Registry, image: &Image) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let read = registry.blob(&image.layers[0])?.read_to_end(&mut bytes);
-    read.map_err(|e| gpurun::error::Error::new("read the layer").because(e))?;
-    Ok(bytes)
-}
-
-/// A small image: its manifest, its config, and a layer of arbitrary bytes.
-#[derive(Clone)]
-struct Fixture {
-    manifest: Vec<u8>,
-    config: Vec<u8>,
-    layer: Vec<u8>,
-}
-
-impl Fixture {
-    fn new() -> Self {
-        let layer: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
-        let rootfs = json!({"type": "layers", "diff_ids": [Digest::of(b"diff")]});
-        let config = json!({"os": "linux", "architecture": "amd64", "rootfs": rootfs}).to_string().into_bytes();
-        let descriptor = |kind: &str, bytes: &[u8]| {
-            let kind = format!("application/vnd.oci.image.{kind}");
-            json!({"mediaType": kind, "digest": Digest::of(bytes), "size": bytes.len()})
-        };
-        let layers = [descriptor("layer.v1.tar+gzip", &layer)];
-        let manifest = json!({"schemaVersion": 2, "config": descriptor("config.v1+json", &config), "layers": layers});
-        Self { manifest: manifest.to_string().into_bytes(), config, layer }
-    }
-
-    fn blob_path(bytes: &[u8]) -> String {
-        format!("/v2/r/blobs/{}", Digest::of(bytes))
-    }
-
-    fn layer_path(&self) -> String {
-        Self::blob_path(&self.layer)
-    }
-
-    fn is_layer(&self, request: &Request) -> bool {
-        request.path == self.layer_path()
-    }
-
-    /// What a registry without faults answers.
-    fn reply(&self, request: &Request) -> Reply {
-        let by_digest = format!("/v2/r/manifests/{}", Digest::of(&self.manifest));
-        match request.path.as_str() {
-            "/v2/" => Reply::new(200, "{}"),
-            "/v2/r/manifests/latest" => Reply::new(200, self.manifest.clone()),
-            path if path == by_digest => Reply::new(200, self.manifest.clone()),
-            path if path == Self::blob_path(&self.config) => Reply::new(200, self.config.clone()),
-            path if path == self.layer_path() && request.from() > 0 => Reply::part(request, &self.layer),
-            path if path == self.layer_path() => Reply::new(200, self.layer.clone()),
-            _ => Reply::new(404, r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#),
-        }
-    }
-
-    /// A registry whose layer is answered by `layer`.
-    fn serve_layer(&self, layer: impl Fn(&Self, &Request) -> Reply + Send + Sync + 'static) -> Server {
-        let fixture = self.clone();
-        Server::start(move |r| if fixture.is_layer(r) { layer(&fixture, r) } else { fixture.reply(r) })
-    }
-
-    /// A registry whose manifest is answered by `manifest`.
-    fn serve_manifest(&self, manifest: impl Fn(&Self, &Request) -> Reply + Send + Sync + 'static) -> Server {
-        let fixture = self.clone();
-        let is_manifest = |r: &Request| r.path.starts_with("/v2/r/manifests/");
-        Server::start(move |r| if is_manifest(r) { manifest(&fixture, r) } else { fixture.reply(r) })
-    }
-}
+use crate::support::http::{Fixture, Reply, Request, Server, image, read_layer, receive};
 
 /// A registry that wants `Bearer t<N>` from its own token server, where N is what `generation` says.
 fn with_tokens(fixture: &Fixture, generation: impl Fn(&Request) -> usize + Send + Sync + 'static) -> (Server, Server) {
@@ -415,7 +198,7 @@ fn a_blob_that_is_too_short_is_an_error() {
     assert!(announced.error().contains("it has 399999 bytes instead of 400000"));
     let fixture = Fixture::new();
     let silent = fixture.serve_layer(|fixture, r| match r.earlier {
-        0 => Reply { length: false, ..Reply::new(200, &fixture.layer[1..]) },
+        0 => Reply::new(200, &fixture.layer[1..]).without_length(),
         _ => Reply::new(416, ""),
     });
     assert!(silent.error().contains("416 Range Not Satisfiable"));
@@ -439,7 +222,7 @@ fn a_blob_ends_at_its_size() {
     let fixture = Fixture::new();
     let server = fixture.serve_layer(|fixture, _| {
         let body = [&fixture.layer[..], b"and more"].concat();
-        Reply { length: false, ..Reply::new(200, body) }
+        Reply::new(200, body).without_length()
     });
     assert_eq!(server.pull().unwrap().1, fixture.layer);
 }

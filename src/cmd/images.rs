@@ -1,19 +1,20 @@
-//! `gpurun pull`, `images`, `inspect` and `rm`: what is in the store.
+//! `gpurun pull`, `images`, `inspect`, `rm` and `prune`: what is in the store.
 
 use std::fmt::Write;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::obtain;
-use crate::cli::{ImagesArgs, InspectArgs, Pull, PullArgs, RmArgs, StoreArgs};
+use crate::cli::{ImagesArgs, InspectArgs, PruneArgs, Pull, PullArgs, RmArgs, StoreArgs};
 use crate::error::{Context, Error, Result};
 use crate::host::Host;
 use crate::image::{Digest, Platform};
 use crate::output::{self, size};
 use crate::reference::ImageRef;
-use crate::request::parse_size;
-use crate::store::{ImageRecord, LayerRecord, NameRecord, Store};
+use crate::request::{parse_duration, parse_size};
+use crate::store::{ImageRecord, LayerRecord, Limits, NameRecord, Removal, Store, shared, since_1970};
 
 /// An image under one of its names.
 #[derive(Serialize)]
@@ -24,8 +25,12 @@ struct Facts<'a> {
     config_digest: Digest,
     /// Bytes of all its files.
     size: u64,
+    /// Bytes of those that another image has as well, and that are on the disk once.
+    shared: u64,
     /// Seconds since 1970.
     pulled: u64,
+    /// Seconds since 1970, to about an hour.
+    used: u64,
 }
 
 /// Everything about an image.
@@ -48,7 +53,8 @@ pub(super) fn pull(args: &PullArgs) -> Result<u8> {
         pulled.push((obtained.name, obtained.record));
     }
     if args.json {
-        output::json(&pulled.iter().map(|(name, record)| facts(name, record)).collect::<Vec<_>>())?;
+        let images = store(&args.store)?.images()?;
+        output::json(&pulled.iter().map(|(name, record)| facts(name, record, &images)).collect::<Vec<_>>())?;
     } else if !args.store.quiet {
         let line = |(name, record): &(NameRecord, ImageRecord)| format!("{} {}\n", name.reference, record.digest);
         output::facts(&pulled.iter().map(line).collect::<String>())?;
@@ -64,7 +70,8 @@ pub(super) fn images(args: &ImagesArgs) -> Result<u8> {
         // One whose rootfs was lost is no image that could be run.
         all.extend(store.image(&name.digest)?.map(|record| (name, record)));
     }
-    let facts: Vec<_> = all.iter().map(|(name, record)| facts(name, record)).collect();
+    let images = store.images()?;
+    let facts: Vec<_> = all.iter().map(|(name, record)| facts(name, record, &images)).collect();
     if args.json {
         output::json(&facts)?;
     } else {
@@ -75,11 +82,13 @@ pub(super) fn images(args: &ImagesArgs) -> Result<u8> {
 
 fn table(all: &[Facts]) -> String {
     let width = all.iter().map(|f| f.reference.len()).chain([9]).max().unwrap_or_default();
-    let row = |name: &str, platform: &str, digest: &str, size: &str| {
-        format!("{name:width$}  {platform:12}  {digest:12}  {size:>8}\n")
+    let row = |name: &str, platform: &str, digest: &str, own: &str, shared: &str| {
+        format!("{name:width$}  {platform:12}  {digest:12}  {own:>8}  {shared:>8}\n")
     };
-    let rows = all.iter().map(|f| row(f.reference, f.platform, &f.digest.hex()[..12], &size(f.size)));
-    std::iter::once(row("REFERENCE", "PLATFORM", "DIGEST", "SIZE")).chain(rows).collect()
+    let rows = all
+        .iter()
+        .map(|f| row(f.reference, f.platform, &f.digest.hex()[..12], &size(f.size - f.shared), &size(f.shared)));
+    std::iter::once(row("REFERENCE", "PLATFORM", "DIGEST", "OWN", "SHARED")).chain(rows).collect()
 }
 
 /// Prints what an image is.
@@ -88,7 +97,7 @@ pub(super) fn inspect(args: &InspectArgs) -> Result<u8> {
     let name = find(&store, &args.image, &args.store)?;
     let record = store.image(&name.digest)?.ok_or_else(|| missing(&store, &args.image))?;
     let details = Details {
-        facts: facts(&name, &record),
+        facts: facts(&name, &record, &store.images()?),
         rootfs: store.rootfs_path(&record.chain_id).join("root").display().to_string(),
         layers: &record.layers,
         config: &record.config,
@@ -125,20 +134,41 @@ pub(super) fn rm(args: &RmArgs) -> Result<u8> {
     let store = store(&args.store)?;
     for image in &args.images {
         let name = find(&store, image, &args.store)?;
-        store.remove(&name)?;
+        if store.remove(&name)? == Removal::InUse {
+            return Err(Error::new(format!("the image {} is in use", name.digest))
+                .hint("it can be removed when the last container that runs it has ended"));
+        }
         output::notice(args.store.quiet, &format!("removed {}", name.reference));
     }
     Ok(0)
 }
 
-fn facts<'a>(name: &'a NameRecord, record: &ImageRecord) -> Facts<'a> {
+/// Removes what was not used for long, or more than the store may hold.
+pub(super) fn prune(args: &PruneArgs) -> Result<u8> {
+    let limits = Limits {
+        unused: args.unused.as_deref().map(parse_duration).transpose()?,
+        size: args.max_size.as_deref().map(parse_size).transpose()?,
+    };
+    let gone = store(&args.store)?.prune(limits, since_1970(SystemTime::now()))?;
+    for name in &gone {
+        output::notice(args.store.quiet, &format!("removed {}", name.reference));
+    }
+    if args.json {
+        output::json(&gone)?;
+    }
+    Ok(0)
+}
+
+fn facts<'a>(name: &'a NameRecord, record: &ImageRecord, images: &[ImageRecord]) -> Facts<'a> {
     Facts {
         reference: &name.reference,
         platform: &name.platform,
         digest: record.digest,
         config_digest: record.config_digest,
-        size: record.unpacked,
+        size: record.sizes().values().sum(),
+        shared: shared(record, images),
         pulled: name.pulled,
+        used: name.used,
     }
 }
 

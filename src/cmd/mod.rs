@@ -5,6 +5,7 @@ mod generate;
 mod gpus;
 mod hello;
 mod images;
+mod login;
 mod refused;
 mod run;
 
@@ -42,6 +43,9 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Images(args) => images::images(&args),
         Verb::Inspect(args) => images::inspect(&args),
         Verb::Rm(args) => images::rm(&args),
+        Verb::Prune(args) => images::prune(&args),
+        Verb::Login(args) => login::login(&args),
+        Verb::Logout(args) => login::logout(&args),
         Verb::BuiltinHello => hello::hello(),
     }
 }
@@ -61,7 +65,7 @@ fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
     let notice = Arc::new(move |line: &str| teller.notice(line));
-    let registry = registry::Options { plain_http: args.plain_http, notice };
+    let registry = registry::Options { plain_http: args.plain_http, settings: registry::Settings::of(host), notice };
     let options = pull::Options { when, platform, max_unpacked, progress };
     pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
 }

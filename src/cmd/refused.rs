@@ -17,6 +17,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("--memory,-m,--memory-swap,--memory-reservation", "no cgroup is made: limit the job, or `--ulimit as=BYTES`"),
     ("--cpus,--cpu-shares,-c,--cpuset-cpus,--cpuset-mems", "no cgroup is made: limit the job, or use `taskset`"),
     ("--cpu-period,--cpu-quota,--pids-limit,--oom-kill-disable", "no cgroup is made: limit the job"),
+    ("--password", "everyone on the machine can read a command line: use `--password-stdin`, or type it"),
     ("--restart", "a command is run once"),
     ("--volumes-from,--volume-driver,--link,--cidfile,--ip", "there is no other container and no volume to refer to"),
     ("--runtime", "gpurun is the runtime, and `--gpus` brings the GPUs"),

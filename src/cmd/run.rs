@@ -125,6 +125,7 @@ fn image(args: &RunArgs, host: &Host) -> Result<Image> {
         return held(&store, &reference, &record, false);
     }
     let obtained = obtain(text, &args.store, host, args.pull, u64::MAX)?;
+    store.touch(&obtained.name);
     held(&store, &reference, &obtained.record, obtained.pulled)
 }
 

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::tar::{Entry, Time};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Hint, Result};
 
 /// The longest name of a file (NAME_MAX).
 const MAX_NAME: usize = 255;
@@ -156,7 +156,9 @@ impl Index {
     /// Reads the index of the layer at `path`.
     pub fn read(path: &std::path::Path) -> Result<Self> {
         let what = || format!("read the index of the layer `{}`", path.display());
-        std::fs::read(path.join("index")).context(what).and_then(|bytes| Self::from_bytes(&bytes)).context(what)
+        let read = std::fs::read(path.join("index")).context(|| "read its file");
+        let lost = || "`gpurun rm` the images that share the layer, and pull again";
+        read.and_then(|bytes| Self::from_bytes(&bytes)).context(what).hint(lost)
     }
 
     /// Reads that form.

@@ -47,7 +47,7 @@ impl Stage {
         let early = if entry.xattrs.is_empty() { entry.mode } else { entry.mode | 0o200 } & 0o777;
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let fd = openat(&self.dir, name.as_str(), flags, Mode::from_bits_truncate(early)).context(what)?;
-        let written = copy(tar, &fd, entry.size).context(what).map_err(hint_full)?;
+        let written = copy(tar, &fd, entry.size).context(what)?;
         self.lost_xattrs += set_xattrs(&fd, &entry.xattrs).context(what)?;
         if early & !self.umask != entry.mode {
             fchmod(&fd, Mode::from_bits_truncate(entry.mode)).context(|| "fchmod").context(what)?;
@@ -128,13 +128,4 @@ pub(crate) fn set_xattrs(fd: impl AsFd, xattrs: &[(Vec<u8>, Vec<u8>)]) -> Result
 /// A time as the kernel takes it.
 pub(crate) fn time(time: Time) -> TimeSpec {
     TimeSpec::new(time.seconds, time.nanos.into())
-}
-
-fn hint_full(error: Error) -> Error {
-    match error.errno() {
-        Some(libc::ENOSPC | libc::EDQUOT) => {
-            error.hint("the store's disk is full: `gpurun rm` removes images, `--store DIR` names another place")
-        }
-        _ => error,
-    }
 }

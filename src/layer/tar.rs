@@ -49,6 +49,8 @@ impl Input for BufReader<File> {
 
 impl Input for &[u8] {}
 
+impl<I: Input> Input for &mut I {}
+
 /// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -242,11 +244,12 @@ impl<R: Input> Reader<R> {
         records.merge(long.records);
         let path = long.path.or_else(|| records.get(b"path")).unwrap_or_else(|| header.path());
         let kind = header.entry_kind(&path)?;
-        let has_data = kind == Kind::File;
+        // A file that counts as a directory may have some all the same.
+        let has_data = matches!(header.kind(), b'0' | 0 | b'7' | b'S');
         let stored = || records.number(b"size")?.map_or_else(|| header.size(), Ok);
         // Links and directories have none, whatever their size says (as Go's archive/tar reads them).
         self.start_data(if has_data { stored()? } else { 0 })?;
-        let sparse = if has_data { self.sparse(header, &records)? } else { None };
+        let sparse = if kind == Kind::File { self.sparse(header, &records)? } else { None };
         let entry = Entry {
             path: records.get(b"GNU.sparse.name").unwrap_or(path),
             kind,

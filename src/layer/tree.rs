@@ -28,6 +28,8 @@ enum Node {
     Dir(Dir),
     File(Staged),
     Symlink(Staged, Vec<u8>),
+    /// A device node, which links may name but nobody sees.
+    Device,
 }
 
 #[derive(Debug, Default)]
@@ -116,9 +118,7 @@ impl Tree {
                 self.put_node(&change.path, Node::Symlink(staged(number), target.clone()))
             }
             What::HardLink { target } => self.put_link(&change.path, target),
-            What::Device => self.parent_of(&change.path).map(|(parent, name)| {
-                self.dir_mut(parent).children.remove(name);
-            }),
+            What::Device => self.put_node(&change.path, Node::Device),
         }
     }
 
@@ -237,6 +237,7 @@ impl Tree {
                 match &self.nodes[child] {
                     Node::Dir(_) => waiting.push((join(&path, name)?, child)),
                     Node::File(staged) | Node::Symlink(staged, _) => files.push((name.clone(), *staged)),
+                    Node::Device => {}
                 }
             }
             let attributes = dir.attributes.clone().unwrap_or_else(Attributes::implicit);
@@ -342,6 +343,7 @@ mod tests {
         check(&[&["l a -> b", "d b", "f b/x"], &["d a", "f a/y"]], &["", "a+", "a/y=1.1", "b+", "b/x=0.2"]);
         check(&[&["d a", "f a/x"], &["l a -> b"]], &["", "a=1.0"]);
         check(&[&["f a"], &["n a"]], &[""]);
+        check(&[&["n a", "h b -> a"], &["f a", "h c -> b", "f b/d"]], &["", "a=1.0", "b", "b/d=1.2"]);
     }
 
     #[test]

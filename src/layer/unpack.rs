@@ -65,11 +65,17 @@ pub fn unpack(
     let stage = Stage::open(stage, options.umask)?;
     let (to_inflate, [compressed]) = pipe();
     let (to_readers, [to_hash, to_write]) = pipe();
+    let disk_failed = AtomicBool::new(false);
     let (fetched, inflated, diff_id, written) = thread::scope(|scope| {
         let fetch = scope.spawn(|| fetch(layer, blob, to_inflate, watch));
-        let inflate = scope.spawn(|| inflate(compressed, to_readers, options.max_unpacked));
+        let inflate = scope.spawn(|| inflate(compressed, to_readers, options.max_unpacked, &disk_failed));
         let hash = scope.spawn(|| hash(to_hash));
-        let write = scope.spawn(|| write(to_write, stage));
+        let write = scope.spawn(|| {
+            let mut from = to_write; // dropped last: who hangs up has said why
+            let written = write(&mut from, stage);
+            disk_failed.fetch_or(written.as_ref().is_err_and(|e| e.errno().is_some()), Ordering::Relaxed);
+            written
+        });
         (join(fetch), join(inflate), join(hash), join(write))
     });
     // A thread that failed ends the pipe of the one after it, whose complaint comes second.
@@ -115,12 +121,12 @@ fn verify(layer: &Layer, size: u64, digest: Digest) -> Result<()> {
 }
 
 /// Passes on what the blob inflates to.
-fn inflate(mut from: Reader, mut to: Writer, max: u64) -> Result<()> {
+fn inflate(mut from: Reader, mut to: Writer, max: u64, disk_failed: &AtomicBool) -> Result<()> {
     let done = pass_inflated(&mut from, &mut to, max);
     // Whether the blob was damaged on its way is told by the digest of all of it.
     match done {
-        Ok(Ended::HungUp) => Ok(()),
-        Ok(Ended::Whole) => drain(&mut from).context(|| "read the rest of it"),
+        Ok(Ended::HungUp) if disk_failed.load(Ordering::Relaxed) => Ok(()),
+        Ok(Ended::HungUp | Ended::Whole) => drain(&mut from).context(|| "read the rest of it"),
         Err(error) => drain(&mut from).context(|| "read the rest of it").and(Err(error)),
     }
 }
@@ -168,8 +174,10 @@ fn hash(mut from: Reader) -> Result<Digest> {
     }
 }
 
+type Tar<'a> = tar::Reader<&'a mut Reader>;
+
 /// Stages the files, and notes the changes.
-fn write(from: Reader, mut stage: Stage) -> Result<Unpacked> {
+fn write(from: &mut Reader, mut stage: Stage) -> Result<Unpacked> {
     let mut tar = tar::Reader::new(from);
     let (mut index, mut devices) = (Index::default(), 0);
     while let Some(entry) = tar.next()? {
@@ -180,11 +188,11 @@ fn write(from: Reader, mut stage: Stage) -> Result<Unpacked> {
         devices += u64::from(change.what == What::Device);
         index.changes.push(change);
     }
-    drain(&mut tar.into_input()).context(|| "read what follows the tar")?;
+    drain(tar.into_input()).context(|| "read what follows the tar")?;
     Ok(Unpacked { index, devices, lost_xattrs: stage.lost_xattrs })
 }
 
-fn change(entry: &Entry, stage: &mut Stage, tar: &mut tar::Reader<Reader>, bytes: &mut u64) -> Result<Option<Change>> {
+fn change(entry: &Entry, stage: &mut Stage, tar: &mut Tar, bytes: &mut u64) -> Result<Option<Change>> {
     let (path, what) = match Name::parse(&entry.path)? {
         Name::Ignored => return Ok(None),
         Name::Whiteout(path) => (path, What::Whiteout),
@@ -197,7 +205,7 @@ fn change(entry: &Entry, stage: &mut Stage, tar: &mut tar::Reader<Reader>, bytes
     Ok(Some(Change { path, what }))
 }
 
-fn staged(entry: &Entry, stage: &mut Stage, tar: &mut tar::Reader<Reader>, bytes: &mut u64) -> Result<What> {
+fn staged(entry: &Entry, stage: &mut Stage, tar: &mut Tar, bytes: &mut u64) -> Result<What> {
     Ok(match entry.kind {
         Kind::Dir => What::Dir(Attributes::of(entry)),
         Kind::File => {

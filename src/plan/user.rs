@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::host::Host;
 
 /// The largest id the kernel's signed users can hold; above it the id wraps to root (containerd CVE-2024-40635).
@@ -87,7 +87,7 @@ impl Ids {
         let (user, group) = spec.split_once(':').map_or((spec, None), |(u, g)| (u, Some(g)));
         let entry = find(accounts.passwd.as_deref(), user, 7);
         let uid = match (parse_id(user), &entry) {
-            (Some(id), _) => id?,
+            (Some(id), _) => id.context(|| format!("use `{spec}` ({why})"))?,
             (None, Some(entry)) => field_id(entry, 2)?,
             (None, None) => return Err(unknown("user", user, why)),
         };
@@ -110,7 +110,7 @@ impl Ids {
 
 fn group_id(group: &str, why: &str, accounts: &Accounts) -> Result<u32> {
     match (parse_id(group), find(accounts.group.as_deref(), group, 4)) {
-        (Some(id), _) => id,
+        (Some(id), _) => id.context(|| format!("use the group `{group}` ({why})")),
         (None, Some(entry)) => field_id(&entry, 2),
         (None, None) => Err(unknown("group", group, why)),
     }

@@ -1,45 +1,158 @@
-//! What a registry demands before it answers, and the token that satisfies it.
+//! What a registry demands before it answers, and what satisfies it: a token, or the caller's name and password.
 //!
-//! In: `WWW-Authenticate` headers. Out: the value of an `Authorization` header, kept for the session. Only anonymous
-//! tokens so far: a token server hands them out to anyone (distribution, `docs/content/spec/auth/token.md`).
+//! In: `WWW-Authenticate` headers, and the caller's [`Credential`] if there is one. Out: the value of an `Authorization`
+//! header, kept for the session. A token server gives tokens to anyone for what is public (distribution,
+//! `docs/content/spec/auth/token.md`), to who has a password for the rest, and to who has an identity token by OAuth2
+//! (`docs/content/spec/auth/oauth.md`). As with Docker, it is the registry that says where the token server is, and its
+//! credentials are sent there; but never over a connection that is not protected.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
-use ureq::http::Uri;
+use ureq::Body;
+use ureq::http::{Response, Uri};
 
+use super::credentials::{self, Credential, Keyring, Secret};
 use super::http::{Get, Http, read, refusal};
-use super::origin::is_https;
+use super::origin::{is_https, is_loopback, shown};
 use super::retry::Failure;
-use crate::error::{Context, Error, Result};
+use super::status::Asker;
+use crate::error::{Context, Error, Hint, Result};
 
 /// The largest answer of a token server that is read; tokens have a few kB.
 const MAX_TOKEN: u64 = 1 << 20;
 
 /// What one session is trusted with.
-#[derive(Debug, Default)]
-pub(super) struct Auth(Mutex<Option<String>>);
+pub(super) struct Auth {
+    caller: Caller,
+    /// Whether secrets may go over plain HTTP.
+    plain_http: bool,
+    held: Mutex<Held>,
+}
+
+/// Who asks.
+pub(super) enum Caller {
+    /// Whoever these files know for this name.
+    Known { keyring: Keyring, name: String },
+    /// Somebody who is to be verified.
+    Given(Credential),
+}
+
+#[derive(Default)]
+struct Held {
+    /// The header to send.
+    header: Option<String>,
+    /// Whether the credential has been looked for.
+    looked: bool,
+    credential: Option<Credential>,
+}
+
+impl fmt::Debug for Auth {
+    /// Without what is held.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Auth").finish_non_exhaustive()
+    }
+}
 
 impl Auth {
+    pub(super) fn new(caller: Caller, plain_http: bool) -> Self {
+        Self { caller, plain_http, held: Mutex::default() }
+    }
+
     /// The `Authorization` header to send, if the registry has asked for one.
     pub(super) fn current(&self) -> Option<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).header.clone()
+    }
+
+    /// Who has asked so far, for messages.
+    pub(super) fn asker(&self) -> Asker {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        self.asker_with(held.credential.as_ref())
+    }
+
+    fn asker_with(&self, found: Option<&Credential>) -> Asker {
+        match (found, &self.caller) {
+            (Some(credential), _) | (_, Caller::Given(credential)) => Asker::With(credential.to_string()),
+            (_, Caller::Known { keyring, .. }) => Asker::Nobody { places: keyring.places() },
+        }
     }
 
     /// Answers a 401 that came although `used` was sent: the first time, or because a token has expired. Holds the
     /// lock while it asks, so that threads that were refused together cause one request. `None` if the registry wants
     /// what we do not have.
     pub(super) fn renew(&self, used: Option<&str>, demand: &Demand, http: &Http) -> Result<Option<String>, Failure> {
-        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.as_deref() != used {
-            return Ok(held.clone());
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.header.as_deref() != used {
+            return Ok(held.header.clone());
         }
-        let Some(bearer) = demand.challenges.iter().find(|c| c.scheme.eq_ignore_ascii_case("bearer")) else {
-            return Ok(None);
+        if !held.looked {
+            held.credential = self.caller.find()?;
+            held.looked = true;
+        }
+        let credential = held.credential.as_ref();
+        let header = match (demand.challenge("bearer"), demand.challenge("basic"), credential) {
+            (Some(bearer), ..) => Some(format!("Bearer {}", self.token(bearer, demand, credential, http)?)),
+            (None, Some(_), Some(credential)) => Some(self.basic(credential, &demand.registry)?),
+            _ => None,
         };
-        let token = fetch_token(&token_url(bearer, demand)?, demand, http)?;
-        *held = Some(format!("Bearer {token}"));
-        Ok(held.clone())
+        held.header.clone_from(&header);
+        Ok(header.filter(|header| used != Some(header)))
+    }
+
+    fn token(
+        &self,
+        bearer: &Challenge,
+        demand: &Demand,
+        credential: Option<&Credential>,
+        http: &Http,
+    ) -> Result<String, Failure> {
+        let (url, query) = token_request(bearer, demand)?;
+        let mut response = match credential {
+            Some(Credential { secret: Secret::Identity(token), .. }) => {
+                self.check(&url, credential)?;
+                http.post(&url, &refresh(&query, token))?
+            }
+            Some(credential) => {
+                let account = [("account".into(), credential.user.clone())];
+                let authorization = self.basic(credential, &url)?;
+                let url = with_query(&url, &[&account, &query[..]].concat())?;
+                http.get(&Get { authorization: Some(&authorization), ..Get::new(&url) })?
+            }
+            None => http.get(&Get::new(&with_query(&url, &query)?))?,
+        };
+        let asker = self.asker_with(credential);
+        take_token(&mut response, url.host().unwrap_or_default(), &demand.what(), &asker)
+    }
+
+    /// A header that holds a name and a password, for this place.
+    fn basic(&self, credential: &Credential, to: &Uri) -> Result<String> {
+        self.check(to, Some(credential))?;
+        match &credential.secret {
+            Secret::Password(password) => Ok(format!("Basic {}", credentials::encode(&credential.user, password))),
+            Secret::Identity(_) => Err(Error::new(format!("{} wants a password, not {credential}", shown(to)))),
+        }
+    }
+
+    /// Refuses to send a secret where everyone can read it.
+    fn check(&self, to: &Uri, credential: Option<&Credential>) -> Result<()> {
+        let here = to.authority().is_some_and(|a| is_loopback(a.as_str()));
+        match (is_https(to) || here || self.plain_http, credential) {
+            (false, Some(credential)) => {
+                let error = Error::new(format!("{credential} are not sent to {}, which is not encrypted", shown(to)));
+                Err(error).hint(|| "--plain-http sends them all the same")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Caller {
+    fn find(&self) -> Result<Option<Credential>> {
+        match self {
+            Self::Known { keyring, name } => keyring.find(name),
+            Self::Given(credential) => Ok(Some(credential.clone())),
+        }
     }
 }
 
@@ -48,8 +161,19 @@ pub(super) struct Demand {
     pub(super) challenges: Vec<Challenge>,
     /// Where it came from.
     pub(super) registry: Uri,
-    /// What a token must allow, where the challenge does not say.
-    pub(super) repository: String,
+    /// What a token must allow, where the challenge does not say; nothing, to log in.
+    pub(super) repository: Option<String>,
+}
+
+impl Demand {
+    fn challenge(&self, scheme: &str) -> Option<&Challenge> {
+        self.challenges.iter().find(|c| c.scheme.eq_ignore_ascii_case(scheme))
+    }
+
+    /// What is asked of a token server, in a message.
+    fn what(&self) -> String {
+        self.repository.as_ref().map_or_else(|| "a token".into(), |r| format!("a token for `{r}`"))
+    }
 }
 
 /// One way to authenticate (RFC 9110, 11.6.1).
@@ -113,21 +237,46 @@ fn split_value(text: &str) -> (String, &str) {
     (value, chars.as_str())
 }
 
-/// The token server's URL. A registry on HTTPS cannot send us to a token server without it.
-fn token_url(bearer: &Challenge, demand: &Demand) -> Result<Uri> {
+/// The token server's URL, and what is asked of it. A registry on HTTPS cannot send us to a token server without it.
+fn token_request(bearer: &Challenge, demand: &Demand) -> Result<(Uri, Vec<(String, String)>)> {
     let realm = bearer.parameter("realm").context(|| "the registry names no token server (no realm)")?;
     let what = || format!("ask the token server `{}`", realm.escape_debug());
-    let default = format!("repository:{}:pull", demand.repository);
+    let default = demand.repository.as_ref().map(|r| format!("repository:{r}:pull")).unwrap_or_default();
     let scopes = bearer.parameter("scope").filter(|s| !s.trim().is_empty()).unwrap_or(&default);
-    let service = bearer.parameter("service").map(|s| ("service", s));
-    let query = service.into_iter().chain(scopes.split_whitespace().map(|s| ("scope", s)));
-    let query: Vec<_> = query.map(|(key, value)| format!("{key}={}", encode(value))).collect();
-    let separator = if realm.contains('?') { '&' } else { '?' };
-    let url: Uri = format!("{realm}{separator}{}", query.join("&")).parse().context(what)?;
+    let service = bearer.parameter("service").map(|s| ("service".into(), s.into()));
+    let query = service.into_iter().chain(scopes.split_whitespace().map(|s| ("scope".into(), s.into())));
+    let url: Uri = realm.parse().context(what)?;
     match is_https(&demand.registry) && !is_https(&url) {
         true => Err(Error::new("it is on plain HTTP, and the registry on HTTPS")).context(what),
-        false => Ok(url),
+        false => Ok((url, query.collect())),
     }
+}
+
+fn with_query(url: &Uri, query: &[(String, String)]) -> Result<Uri> {
+    let separator = match (query.is_empty(), url.query()) {
+        (true, _) => "",
+        (false, None) => "?",
+        (false, Some(_)) => "&",
+    };
+    format!("{url}{separator}{}", form(query)).parse().context(|| format!("make a query to {}", shown(url)))
+}
+
+/// The body that asks for a token by an identity token: of several scopes it makes one parameter (oauth.md).
+fn refresh(query: &[(String, String)], token: &str) -> String {
+    let of =
+        |name: &str| query.iter().filter(|(key, _)| key == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>().join(" ");
+    let fields = [
+        ("grant_type", "refresh_token".into()),
+        ("client_id", "gpurun".into()),
+        ("service", of("service")),
+        ("scope", of("scope")),
+        ("refresh_token", token.into()),
+    ];
+    form(&fields.map(|(key, value)| (key.into(), value)))
+}
+
+fn form(fields: &[(String, String)]) -> String {
+    fields.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect::<Vec<_>>().join("&")
 }
 
 fn encode(text: &str) -> String {
@@ -135,13 +284,11 @@ fn encode(text: &str) -> String {
     text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
 }
 
-fn fetch_token(url: &Uri, demand: &Demand, http: &Http) -> Result<String, Failure> {
-    let host = url.host().unwrap_or_default();
-    let mut response = http.get(&Get::new(url))?;
+fn take_token(response: &mut Response<Body>, host: &str, subject: &str, asker: &Asker) -> Result<String, Failure> {
     if response.status().as_u16() != 200 {
-        return Err(refusal(&mut response, host, &format!("a token for `{}`", demand.repository)));
+        return Err(refusal(response, host, subject, asker));
     }
-    let bytes = read(&mut response, MAX_TOKEN)?;
+    let bytes = read(response, MAX_TOKEN)?;
     parse_token(&bytes).context(|| format!("read the token that {host} gave")).map_err(Failure::from)
 }
 
@@ -152,7 +299,7 @@ fn parse_token(bytes: &[u8]) -> Result<String> {
         token: Option<String>,
         access_token: Option<String>,
     }
-    let answer: Answer = serde_json::from_slice(bytes).context(|| "parse it as JSON")?;
+    let answer: Answer = credentials::json(bytes).context(|| "parse it")?;
     let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
     match token.is_empty() || token.bytes().any(|b| !b.is_ascii_graphic()) {
         true => Err(Error::new("there is no token in it")),
@@ -162,6 +309,9 @@ fn parse_token(bytes: &[u8]) -> Result<String> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+
     use super::*;
 
     /// `scheme key=value key=value; scheme ...`
@@ -193,9 +343,13 @@ mod tests {
         }
     }
 
+    fn demand(registry: &str) -> Demand {
+        Demand { challenges: Vec::new(), registry: registry.parse().unwrap(), repository: Some("a/b".into()) }
+    }
+
     fn url(header: &str, registry: &str) -> Result<String> {
-        let demand = Demand { challenges: Vec::new(), registry: registry.parse().unwrap(), repository: "a/b".into() };
-        token_url(&Challenge::parse(header)[0], &demand).map(|u| u.to_string())
+        let (url, query) = token_request(&Challenge::parse(header)[0], &demand(registry))?;
+        with_query(&url, &query).map(|u| u.to_string())
     }
 
     #[test]
@@ -208,6 +362,37 @@ mod tests {
         assert!(url(r#"Bearer realm="http://a/t""#, "https://r").is_err(), "downgrade");
         assert!(url(r#"Bearer realm="http://a/t""#, "http://r").is_ok());
         assert!(url("Bearer service=x", "https://r").is_err());
+    }
+
+    #[test]
+    fn an_identity_token_is_exchanged_for_one_scope_parameter() {
+        let header = r#"Bearer realm="https://a/t",service="s",scope="repository:a/b:pull repository:c:pull""#;
+        let (_, query) = token_request(&Challenge::parse(header)[0], &demand("https://r")).unwrap();
+        assert_eq!(
+            refresh(&query, "t/+="),
+            "grant_type=refresh_token&client_id=gpurun&service=s\
+             &scope=repository%3Aa%2Fb%3Apull%20repository%3Ac%3Apull&refresh_token=t%2F%2B%3D"
+        );
+    }
+
+    #[test]
+    fn secrets_go_only_where_nobody_listens() {
+        let me = Credential { user: "me".into(), secret: Secret::Password("hush".into()), from: "`f`".into() };
+        let basic = |plain_http, to: &str| {
+            let auth = Auth::new(Caller::Given(me.clone()), plain_http);
+            auth.basic(&me, &to.parse().unwrap()).map_err(|e| format!("{e:#} {e:?}"))
+        };
+        let header = format!("Basic {}", STANDARD.encode("me:hush"));
+        for (plain_http, to) in [(false, "https://h/x"), (false, "http://127.0.0.1:5/x"), (true, "http://h/x")] {
+            assert_eq!(basic(plain_http, to).unwrap(), header, "{to}");
+        }
+        let error = basic(false, "http://h/x?q").unwrap_err();
+        assert!(error.contains("the credentials of `me` from `f` are not sent to http://h/x,"), "{error}");
+        assert!(!error.contains("hush"));
+        let token = Credential { secret: Secret::Identity("hush".into()), ..me.clone() };
+        let auth = Auth::new(Caller::Given(token.clone()), false);
+        assert!(auth.basic(&token, &"https://h".parse().unwrap()).is_err());
+        assert!(!format!("{auth:?}").contains("hush"));
     }
 
     #[test]

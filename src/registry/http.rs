@@ -1,4 +1,4 @@
-//! One GET, over ureq: redirects, timeouts, proxies, and bodies read up to a limit.
+//! One request, over ureq: redirects, timeouts, proxies, and bodies read up to a limit.
 //!
 //! In: a URL and the headers that matter here. Out: the response to it, or a [`Failure`] that knows whether another
 //! try can help. Redirects are followed here and not by ureq, which would send credentials to another port.
@@ -13,13 +13,13 @@ use ureq::{Agent, Body};
 
 use super::origin::{follow, is_loopback, same_origin, shown};
 use super::retry::{Failure, retry_after};
-use super::status::Refusal;
+use super::status::{Asker, Refusal};
 use crate::error::{Context, Error};
 
 /// To connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(30);
 /// Without a byte in either direction; there is no limit on a whole body.
-const STALL: Duration = Duration::from_secs(60);
+const STALL: Duration = Duration::from_mins(1);
 const MAX_REDIRECTS: u32 = 10;
 /// Connections kept open: as many as there are layers fetched at once.
 const KEEP: usize = 8;
@@ -70,9 +70,19 @@ impl Http {
         Err(Error::new(format!("{} redirects more than {MAX_REDIRECTS} times", shown(get.url))).into())
     }
 
-    fn exchange(&self, url: &Uri, get: &Get) -> Result<Response<Body>, Failure> {
+    /// The answer to a form that holds a secret: no redirect is followed.
+    pub(super) fn post(&self, url: &Uri, form: &str) -> Result<Response<Body>, Failure> {
+        let request = self.agent(url).post(url).content_type("application/x-www-form-urlencoded");
+        request.send(form).map_err(|e| Failure::transport(format!("post to {}", shown(url)), e))
+    }
+
+    fn agent(&self, url: &Uri) -> &Agent {
         let here = url.authority().is_some_and(|a| is_loopback(a.as_str()));
-        let mut request = if here { &self.direct } else { &self.agent }.get(url);
+        if here { &self.direct } else { &self.agent }
+    }
+
+    fn exchange(&self, url: &Uri, get: &Get) -> Result<Response<Body>, Failure> {
+        let mut request = self.agent(url).get(url);
         if let Some(accept) = get.accept {
             request = request.header(header::ACCEPT, accept);
         }
@@ -98,11 +108,11 @@ pub(super) fn read(response: &mut Response<Body>, limit: u64) -> Result<Vec<u8>,
 }
 
 /// The failure that an answer of `host` is, which should have been `subject`.
-pub(super) fn refusal(response: &mut Response<Body>, host: &str, subject: &str) -> Failure {
+pub(super) fn refusal(response: &mut Response<Body>, host: &str, subject: &str, asker: &Asker) -> Failure {
     let retry_after =
         text(response.headers(), header::RETRY_AFTER.as_str()).and_then(|v| retry_after(v, SystemTime::now()));
     let body = read(response, MAX_REFUSAL).unwrap_or_default();
-    Refusal { status: response.status(), host, subject, retry_after, body: &body }.failure()
+    Refusal { status: response.status(), host, subject, asker, retry_after, body: &body }.failure()
 }
 
 fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {

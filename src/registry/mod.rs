@@ -19,15 +19,20 @@ use crate::reference::RegistryRef;
 use crate::source::Source;
 
 use blob::Blob;
+use credentials::Credential;
 use session::{Document, Session};
 
 mod auth;
 mod blob;
+pub mod credentials;
 mod http;
 mod origin;
 mod retry;
 mod session;
+mod settings;
 mod status;
+
+pub use settings::Settings;
 
 /// Is told what takes a while, as lines for the user: that a registry asks to wait, that a connection broke.
 pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
@@ -37,13 +42,15 @@ pub type Notice = Arc<dyn Fn(&str) + Send + Sync>;
 pub struct Options {
     /// Plain HTTP even where the registry is not on this machine.
     pub plain_http: bool,
+    /// What the caller's and the machine's files say.
+    pub settings: Settings,
     /// Who hears of waits.
     pub notice: Notice,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { plain_http: false, notice: Arc::new(|_| ()) }
+        Self { plain_http: false, settings: Settings::default(), notice: Arc::new(|_| ()) }
     }
 }
 
@@ -51,6 +58,11 @@ impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Options").field("plain_http", &self.plain_http).finish_non_exhaustive()
     }
+}
+
+/// Shows a credential to a registry. `false` if it lets everyone in, and so did not look at it.
+pub fn verify(registry: &str, credential: &Credential, options: &Options) -> Result<bool> {
+    Session::to_verify(registry, credential, options).enter()
 }
 
 /// One image in a registry, and the connections to it.

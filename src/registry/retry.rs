@@ -15,7 +15,7 @@ pub(super) const TRIES: u32 = 5;
 /// The first wait; each following one is twice as long.
 const FIRST: Duration = Duration::from_millis(300);
 /// The longest wait that a registry may ask for: beyond it, the user decides.
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_mins(1);
 
 const TLS_HINT: &str = "name the certificates of an authority of your own in SSL_CERT_FILE; a registry without TLS \
                         needs --plain-http";
@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(wait(Again::Soon, 4, 1.0), ms(2400));
         assert_eq!(wait(Again::Soon, TRIES, 0.0), None);
         assert_eq!(wait(Again::Never, 1, 0.0), None);
-        assert_eq!(wait(Again::After(Duration::from_secs(60)), 1, 0.0), ms(60_000));
+        assert_eq!(wait(Again::After(Duration::from_mins(1)), 1, 0.0), ms(60_000));
         assert_eq!(wait(Again::After(Duration::from_secs(61)), 1, 0.0), None);
         assert_eq!(wait(Again::After(Duration::ZERO), TRIES, 0.0), None);
         assert_eq!(backoff(99, 1.0), LONGEST);

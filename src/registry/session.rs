@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ureq::Body;
 use ureq::http::{Response, Uri, header};
 
-use super::auth::{Auth, Challenge, Demand};
+use super::auth::{Auth, Caller, Challenge, Demand};
+use super::credentials::Credential;
 use super::http::{Get, Http, read, refusal, text};
 use super::origin::{api_host, is_loopback};
 use super::retry::{self, Again, Failure};
@@ -48,10 +49,22 @@ pub(super) struct Document {
 
 impl Session {
     pub(super) fn new(name: &RegistryRef, options: &Options) -> Self {
+        let image = format!("{}/{}", name.registry, name.repository);
+        let caller = Caller::Known { keyring: options.settings.keyring.clone(), name: image };
+        Self::with_caller(name.clone(), caller, options)
+    }
+
+    /// A session that asks for no image: is this who they say they are?
+    pub(super) fn to_verify(registry: &str, credential: &Credential, options: &Options) -> Self {
+        let name = RegistryRef { registry: registry.into(), repository: String::new(), tag: None, digest: None };
+        Self::with_caller(name, Caller::Given(credential.clone()), options)
+    }
+
+    fn with_caller(name: RegistryRef, caller: Caller, options: &Options) -> Self {
         Self {
-            name: name.clone(),
+            name,
             http: Http::new(),
-            auth: Auth::default(),
+            auth: Auth::new(caller, options.plain_http),
             notice: options.notice.clone(),
             plain_http: options.plain_http,
             scheme: OnceLock::new(),
@@ -83,18 +96,31 @@ impl Session {
 
     /// One try to get what is at `path`, from this byte on: logs in if asked to, and again if the token has expired.
     pub(super) fn get(&self, path: &str, accept: Option<&str>, from: u64) -> Result<Response<Body>, Failure> {
-        let url = self.url(path)?;
+        self.ask(&Get { accept, from, ..Get::new(&self.url(path)?) }, &self.subject(path))
+    }
+
+    /// Passes the registry's front door, `/v2/` (distribution-spec, "Determining Support"). Whether it wanted to know
+    /// who comes.
+    pub(super) fn enter(&self) -> Result<bool> {
+        retry::run(&self.notice, || {
+            let door = self.front_door()?;
+            self.ask(&Get::new(&door), &format!("`{}`", door.path()))?;
+            Ok(self.auth.current().is_some())
+        })
+    }
+
+    fn ask(&self, get: &Get, subject: &str) -> Result<Response<Body>, Failure> {
         let used = self.auth.current();
-        let get = Get { url: &url, accept, authorization: used.as_deref(), from };
+        let get = Get { authorization: used.as_deref(), ..*get };
         let mut response = self.send(&get)?;
         if response.status().as_u16() == 401
-            && let Some(fresh) = self.auth.renew(used.as_deref(), &self.demand(&response, &url), &self.http)?
+            && let Some(fresh) = self.auth.renew(used.as_deref(), &self.demand(&response, get.url), &self.http)?
         {
             response = self.send(&Get { authorization: Some(&fresh), ..get })?;
         }
         match response.status().as_u16() {
             200 | 206 => Ok(response),
-            _ => Err(refusal(&mut response, &self.name.registry, &self.subject(path))),
+            _ => Err(refusal(&mut response, &self.name.registry, subject, &self.auth.asker())),
         }
     }
 
@@ -113,7 +139,8 @@ impl Session {
     fn demand(&self, response: &Response<Body>, registry: &Uri) -> Demand {
         let headers = response.headers().get_all(header::WWW_AUTHENTICATE).into_iter();
         let challenges = headers.filter_map(|h| h.to_str().ok()).flat_map(Challenge::parse).collect();
-        Demand { challenges, registry: registry.clone(), repository: self.name.repository.clone() }
+        let repository = Some(self.name.repository.clone()).filter(|r| !r.is_empty());
+        Demand { challenges, registry: registry.clone(), repository }
     }
 
     /// What a path stands for, in a message: the image itself, or one of its parts.
@@ -125,8 +152,12 @@ impl Session {
     }
 
     fn url(&self, path: &str) -> Result<Uri> {
-        let Self { name, .. } = self;
-        let url = format!("{}://{}/v2/{}/{path}", self.scheme(), api_host(&name.registry), name.repository);
+        let url = format!("{}{}/{path}", self.front_door()?, self.name.repository);
+        url.parse().context(|| format!("make a URL of `{url}`"))
+    }
+
+    fn front_door(&self) -> Result<Uri> {
+        let url = format!("{}://{}/v2/", self.scheme(), api_host(&self.name.registry));
         url.parse().context(|| format!("make a URL of `{url}`"))
     }
 

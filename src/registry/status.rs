@@ -8,6 +8,18 @@ use ureq::http::StatusCode;
 use super::retry::{Again, Failure};
 use crate::error::Error;
 
+/// As whom a registry was asked, for messages.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    /// As nobody: these places know no credentials for it.
+    Nobody {
+        /// For reading.
+        places: String,
+    },
+    /// With this credential, as it is shown.
+    With(String),
+}
+
 /// An answer of a registry or of its token server.
 pub(super) struct Refusal<'a> {
     pub(super) status: StatusCode,
@@ -15,6 +27,8 @@ pub(super) struct Refusal<'a> {
     pub(super) host: &'a str,
     /// What was asked for.
     pub(super) subject: &'a str,
+    /// As whom.
+    pub(super) asker: &'a Asker,
     pub(super) retry_after: Option<Duration>,
     /// The beginning of the body.
     pub(super) body: &'a [u8],
@@ -38,24 +52,35 @@ impl Refusal<'_> {
     }
 
     fn sentence(&self) -> String {
-        let Self { status, host, subject, .. } = self;
-        match status.as_u16() {
-            401 => format!("{host} gives out {subject} only after a login, or it does not exist ({status})"),
-            403 => format!("{host} forbids access to {subject} ({status})"),
-            404 => format!("{host} has no {subject} ({status})"),
-            429 => format!("{host} allows no more requests for now, and none for {subject} ({status})"),
-            500.. => format!("{host} failed to answer for {subject} ({status})"),
+        let Self { status, host, subject, asker, .. } = self;
+        match (status.as_u16(), asker) {
+            (401, Asker::With(who)) => format!("{host} refuses {who} for {subject} ({status})"),
+            (403, Asker::With(who)) => format!("{host} forbids access to {subject} with {who} ({status})"),
+            (401, Asker::Nobody { .. }) => {
+                format!("{host} gives out {subject} only after a login, or it does not exist ({status})")
+            }
+            (403, Asker::Nobody { .. }) => format!("{host} forbids access to {subject} ({status})"),
+            (404, _) => format!("{host} has no {subject} ({status})"),
+            (429, _) => format!("{host} allows no more requests for now, and none for {subject} ({status})"),
+            (500.., _) => format!("{host} failed to answer for {subject} ({status})"),
             _ => format!("{host} did not give {subject}: it answered {status}"),
         }
     }
 
     fn hinted(&self, error: Error) -> Error {
-        match self.status.as_u16() {
-            401 | 403 => error
-                .hint("check the name; gpurun asked without credentials, which a private image needs")
-                .hint("an image copied to an OCI layout or a `docker save` file needs none: `oci:DIR`, `docker-archive:FILE`"),
-            404 => error.hint("check the image's name and tag"),
-            429 => error.hint("try again later, or use a mirror or a copy of the image"),
+        match (self.status.as_u16(), self.asker) {
+            (401 | 403, Asker::Nobody { places }) => {
+                let none = if places.is_empty() { String::new() } else { format!("; none fit it in {places}") };
+                error
+                    .hint(format!("check the name; gpurun asked without credentials, which a private image needs{none}"))
+                    .hint("`gpurun login REGISTRY` stores some; an image copied to `oci:DIR` or `docker-archive:FILE` needs none")
+            }
+            (401, Asker::With(_)) => error.hint("`gpurun login REGISTRY` stores others, `gpurun logout REGISTRY` none"),
+            (403, Asker::With(_)) => error.hint("check the name, and whether this account may read it"),
+            (404, _) => {
+                error.hint("check the image's name and tag; some registries say so of what an account may not see")
+            }
+            (429, _) => error.hint("try again later, or use a mirror or a copy of the image"),
             _ => error,
         }
     }
@@ -85,8 +110,12 @@ mod tests {
     use super::*;
 
     fn failure(status: u16, retry_after: Option<Duration>, body: &str) -> Failure {
+        failure_as(&Asker::Nobody { places: "`f`".into() }, status, retry_after, body)
+    }
+
+    fn failure_as(asker: &Asker, status: u16, retry_after: Option<Duration>, body: &str) -> Failure {
         let status = StatusCode::from_u16(status).unwrap();
-        Refusal { status, host: "h", subject: "`a:b`", retry_after, body: body.as_bytes() }.failure()
+        Refusal { status, host: "h", subject: "`a:b`", asker, retry_after, body: body.as_bytes() }.failure()
     }
 
     #[test]
@@ -106,6 +135,15 @@ mod tests {
         let wait = Duration::from_secs(7);
         assert_eq!(failure(429, Some(wait), "").again, Again::After(wait));
         assert_eq!(failure(404, Some(wait), "").again, Again::Never);
+    }
+
+    #[test]
+    fn who_asked_is_said() {
+        let me = Asker::With("the credentials of `me` from `f`".into());
+        let sentence = |status| failure_as(&me, status, None, "").error.to_string();
+        assert_eq!(sentence(401), "h refuses the credentials of `me` from `f` for `a:b` (401 Unauthorized)");
+        assert_eq!(sentence(403), "h forbids access to `a:b` with the credentials of `me` from `f` (403 Forbidden)");
+        assert!(failure(401, None, "").error.hints()[0].ends_with("none fit it in `f`"));
     }
 
     #[test]

@@ -23,9 +23,10 @@ impl Lock {
         }
     }
 
-    /// Shares a lock file, which is made if need be.
-    pub(super) fn shared_file(path: &Path) -> Result<Self> {
-        take(lock_file(path)?, FlockArg::LockShared, path).map(Self)
+    /// Shares a lock file, which is made if need be; none if it was removed meanwhile.
+    pub(super) fn shared_file(path: &Path) -> Result<Option<Self>> {
+        let lock = take(lock_file(path)?, FlockArg::LockShared, path)?;
+        Ok(is_at(&lock, path).then_some(Self(lock)))
     }
 
     /// Waits for a lock file to be nobody else's. One that was removed meanwhile guards nothing any more.

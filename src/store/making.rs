@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use super::lock::Lock;
 use super::{Store, delete, entries, make_private_dirs};
 use crate::error::{Context, Result};
+use crate::image::Digest;
 
 /// The file that is written last into a layer in the making.
 pub(super) const INDEX: &str = "index";
+
+/// The file in a boot's directory that every pull of that boot has locked.
+const GUARD: &str = "guard";
 
 /// A directory that this process alone makes something in.
 #[derive(Debug)]
@@ -18,8 +22,18 @@ pub struct Making {
 }
 
 impl Store {
+    /// A layer in the making, as [`Self::make`].
+    pub fn make_layer(&self, diff_id: &Digest) -> Result<Making> {
+        self.make(&format!("layer-{}", diff_id.hex()))
+    }
+
+    /// A rootfs in the making, as [`Self::make`].
+    pub fn make_rootfs(&self, chain_id: &Digest) -> Result<Making> {
+        self.make(&format!("rootfs-{}", chain_id.hex()))
+    }
+
     /// Waits until nobody else makes what has this name. What a dead maker left is taken away, unless it is whole.
-    pub fn make(&self, name: &str) -> Result<Making> {
+    fn make(&self, name: &str) -> Result<Making> {
         let dir = boot_dir(self);
         make_private_dirs(&dir).context(|| format!("mkdir `{}`", dir.display()))?;
         let (path, lock_path) = (dir.join(name), dir.join(format!("{name}.lock")));
@@ -75,11 +89,27 @@ fn boot_dir(store: &Store) -> PathBuf {
     store.root.join("making").join(boot.trim())
 }
 
-/// Takes away what dead makers left, and all of another boot.
+/// Keeps other machines' pulls away from what is made in this boot, whole layers too: they may share the store.
+pub(super) fn guard(store: &Store) -> Result<Lock> {
+    let dir = boot_dir(store);
+    loop {
+        make_private_dirs(&dir).context(|| format!("mkdir `{}`", dir.display()))?;
+        match Lock::shared_file(&dir.join(GUARD)) {
+            Ok(Some(lock)) => return Ok(lock),
+            Err(error) if dir.exists() => return Err(error),
+            _ => {} // it was taken away just now
+        }
+    }
+}
+
+/// Takes away what dead makers left, and all of another boot that nobody guards.
 pub(super) fn reclaim(store: &Store) -> Result<()> {
     let own = boot_dir(store);
-    for dir in entries(&store.root.join("making"))? {
-        if dir != own {
+    let others = entries(&store.root.join("making"))?.into_iter().filter(|dir| *dir != own);
+    for dir in others {
+        let guard = dir.join(GUARD);
+        let lock = Lock::try_exclusive(&guard)?;
+        if lock.is_some() || !guard.exists() {
             delete::tree(&dir)?;
         }
     }

@@ -7,6 +7,7 @@
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
 //!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
+//!   making/BOOT/guard        flock, shared: whoever pulls, so that other machines with this store let it be
 //!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
 //!   making/BOOT/NAME.lock    flock, exclusive: whoever makes it
 //!   lock                     flock, shared: whoever pulls; exclusive: whoever removes
@@ -14,15 +15,20 @@
 //!
 //! What stands outside `making` is whole, was verified, is on the disk, and is never written again: it gets its name by
 //! one rename, after one syncfs of everything. Layers come first, then the rootfs, the image, the name; removal goes the
-//! other way, so whatever is cut in between leaves only what nothing refers to. A layer in `making` that has an index
-//! is whole as well, but a power cut may have lost it: another boot does not trust it. A run holds a shared flock on
+//! other way, so whatever is cut in between leaves only what nothing refers to; but a layer goes before the rootfs that shows
+//! its files, since it is worth nothing without them. A layer in `making` that has an index
+//! is whole as well, but a power cut may have lost it: another boot does not trust it. Nobody waits for a lock in
+//! `making` while they hold one there, except whoever publishes a rootfs. A run holds a shared flock on
 //! `rootfs/HEX`, and what is locked is not removed.
 //!
-//! Runs before the launch. A warm run only reads: a name, an image, and the flock.
+//! Runs before the launch. A warm run only reads, a name and an image, and holds the flock; once an hour at most it sets the
+//! time of the name's record, by which `prune` finds what was not used for long.
 
 mod delete;
 mod lock;
 mod making;
+mod parallel;
+mod prune;
 mod record;
 mod remove;
 mod rootfs;
@@ -30,20 +36,35 @@ mod sharing;
 
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use nix::errno::Errno;
 
 use crate::error::{Context, Error, Hint, Result};
 use crate::host::Host;
 use crate::image::Digest;
 pub use lock::Lock;
 pub use making::Making;
-pub use record::{ImageRecord, LayerRecord, NameRecord};
+pub use prune::{Limits, shared};
+pub use record::{ImageRecord, LayerRecord, NameRecord, since_1970};
+pub use remove::Removal;
 pub use rootfs::build as build_rootfs;
 pub use sharing::{LayerFiles, Shown};
+
+/// How exactly it is known when a name was used, in seconds.
+const USED_WITHIN: u64 = 3600;
 
 /// A store.
 #[derive(Clone, Debug)]
 pub struct Store {
     root: PathBuf,
+}
+
+/// A pull, while which nobody removes what it makes or needs.
+#[derive(Debug)]
+pub struct Pulling {
+    _store: Lock,
+    _boot: Lock,
 }
 
 /// A rootfs that nobody removes while this is held.
@@ -91,6 +112,36 @@ impl Store {
         Ok(HeldRootfs { root: dir.join("root"), _lock: lock })
     }
 
+    /// Notes that the image of this name is used now, if that was not noted within the hour. A store that cannot be
+    /// written does without.
+    pub fn touch(&self, name: &NameRecord) {
+        let now = since_1970(SystemTime::now());
+        if now.saturating_sub(name.used) > USED_WITHIN {
+            let path = self.name_path(&name.reference, &name.platform);
+            let _ =
+                std::fs::File::options().write(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+        }
+    }
+
+    /// Refuses what the store's disk has no room for.
+    pub fn check_room(&self, bytes: u64) -> Result<()> {
+        let disk = nix::sys::statvfs::statvfs(&self.root).context(|| format!("statvfs `{}`", self.root.display()))?;
+        let free = disk.blocks_available() * disk.fragment_size();
+        let shown = crate::output::size;
+        if bytes > free {
+            return Err(Error::new(format!(
+                "{} are to be fetched, and the store has {} free",
+                shown(bytes),
+                shown(free)
+            ))
+            .because(Errno::ENOSPC));
+        }
+        match disk.files() > 0 && disk.files_available() == 0 {
+            true => Err(Error::new("the store's file system has no inode free").because(Errno::ENOSPC)),
+            false => Ok(()),
+        }
+    }
+
     /// Everything that has a name, sorted by it.
     pub fn names(&self) -> Result<Vec<NameRecord>> {
         let mut all = self.read_all("names", NameRecord::read)?;
@@ -98,30 +149,51 @@ impl Store {
         Ok(all)
     }
 
-    fn images(&self) -> Result<Vec<ImageRecord>> {
+    /// Every image.
+    pub fn images(&self) -> Result<Vec<ImageRecord>> {
         self.read_all("images", ImageRecord::read)
     }
 
     /// Makes the store's directories, and keeps whoever removes things away from it.
-    pub fn begin_pull(&self) -> Result<Lock> {
+    pub fn begin_pull(&self) -> Result<Pulling> {
         let what = || format!("make the store `{}`", self.root.display());
         for name in ["names", "images", "rootfs", "layers", "making"] {
             make_private_dirs(&self.root.join(name)).context(what).hint(|| "--store DIR names another place")?;
         }
-        let lock = Lock::shared_file(&self.root.join("lock"))?;
+        let path = self.root.join("lock");
+        let lock = Lock::shared_file(&path).hint(|| "--store DIR names another place")?;
+        let lock = lock.context(|| format!("`{}` was removed", path.display()))?;
+        let guard = making::guard(self)?;
         making::reclaim(self)?;
-        Ok(lock)
+        Ok(Pulling { _store: lock, _boot: guard })
     }
 
     /// Writes everything to the disk, then gives what was made its final names.
-    pub fn publish(&self, made: Vec<(Making, PathBuf)>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
+    pub fn publish(&self, rootfs: Option<Making>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
         let dir = std::fs::File::open(&self.root).context(|| format!("open `{}`", self.root.display()))?;
         crate::sys::syncfs(dir.as_fd()).context(|| format!("write the store `{}` to its disk", self.root.display()))?;
-        for (making, path) in made {
-            making.publish(&path)?;
+        for layer in image.diff_ids() {
+            self.publish_layer(&layer)?;
+        }
+        if let Some(rootfs) = rootfs {
+            rootfs.publish(&self.rootfs_path(&image.chain_id))?;
         }
         image.write(&self.image_path(&image.digest))?;
         self.set_name(name)
+    }
+
+    /// Gives a whole layer its final name, unless another pull that needs it did.
+    fn publish_layer(&self, layer: &Digest) -> Result<()> {
+        let path = self.layer_path(layer);
+        if path.exists() {
+            return Ok(());
+        }
+        let making = self.make_layer(layer)?;
+        match (path.exists(), making.is_whole()) {
+            (true, _) => making.discard(),
+            (false, true) => making.publish(&path),
+            (false, false) => Err(Error::new(format!("the layer {layer} has vanished from the store"))),
+        }
     }
 
     /// Makes a name mean an image that is there.

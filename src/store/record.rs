@@ -1,16 +1,17 @@
 //! What the store knows of images and names: small JSON files, each written whole and renamed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::error::{Context, Hint, Result};
-use crate::image::{Digest, Image};
+use crate::image::{Digest, Image, Layer};
 
 /// An image in the store.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,8 +22,6 @@ pub struct ImageRecord {
     pub config_digest: Digest,
     /// Name of its rootfs.
     pub chain_id: Digest,
-    /// Bytes of its layers' files.
-    pub unpacked: u64,
     /// Its layers, lowest first.
     pub layers: Vec<LayerRecord>,
     /// Its config, as it came.
@@ -38,6 +37,8 @@ pub struct LayerRecord {
     pub size: Option<u64>,
     /// Digest of its tar: the name of the layer in the store.
     pub diff_id: Digest,
+    /// Bytes of its files.
+    pub unpacked: u64,
 }
 
 /// What a name means.
@@ -51,20 +52,32 @@ pub struct NameRecord {
     pub digest: Digest,
     /// When it was pulled, in seconds since 1970.
     pub pulled: u64,
+    /// When it was last used, to about an hour: the time of the record's file.
+    #[serde(skip)]
+    pub used: u64,
 }
 
 impl ImageRecord {
-    /// The record of an image whose layers have this many bytes of files.
-    pub fn of(image: &Image, unpacked: u64) -> Result<Self> {
-        let layers = image.layers.iter();
+    /// The record of an image; `unpacked` gives the bytes of a layer's files.
+    pub fn of(image: &Image, unpacked: impl Fn(&Digest) -> u64) -> Result<Self> {
+        let layer = |l: &Layer| LayerRecord {
+            digest: l.digest,
+            size: l.size,
+            diff_id: l.diff_id,
+            unpacked: unpacked(&l.diff_id),
+        };
         Ok(Self {
             digest: image.digest,
             config_digest: image.config_digest,
             chain_id: image.chain_id(),
-            unpacked,
-            layers: layers.map(|l| LayerRecord { digest: l.digest, size: l.size, diff_id: l.diff_id }).collect(),
+            layers: image.layers.iter().map(layer).collect(),
             config: RawValue::from_string(image.config_json.clone()).context(|| "read the image's config")?,
         })
+    }
+
+    /// Bytes of the files of each of its layers; one that comes twice is there once.
+    pub fn sizes(&self) -> HashMap<Digest, u64> {
+        self.layers.iter().map(|layer| (layer.diff_id, layer.unpacked)).collect()
     }
 
     /// The names of its layers, lowest first.
@@ -88,12 +101,19 @@ impl ImageRecord {
 
 impl NameRecord {
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        read(path)
+        let Some(record) = read::<Self>(path)? else { return Ok(None) };
+        let modified = std::fs::metadata(path).and_then(|meta| meta.modified());
+        Ok(Some(Self { used: modified.map_or(record.pulled, since_1970), ..record }))
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {
         write(path, self)
     }
+}
+
+/// Seconds since 1970.
+pub fn since_1970(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

@@ -6,20 +6,34 @@ use std::path::Path;
 use super::lock::Lock;
 use super::making::INDEX;
 use super::{ImageRecord, NameRecord, Store, delete, entries};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
+
+/// What became of a name that was to be removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It is gone, and with the last name of an image all that only it used.
+    Done,
+    /// It is there: its image has no other name, and a run uses it.
+    InUse,
+}
 
 impl Store {
-    /// Takes the name away, and with the last name of an image all that only it used. An image in use is left alone.
-    pub fn remove(&self, name: &NameRecord) -> Result<()> {
+    /// Takes a name away, unless its image is in use.
+    pub fn remove(&self, name: &NameRecord) -> Result<Removal> {
         let _lock = Lock::exclusive_file(&self.root.join("lock"))?;
         let names = self.names()?.into_iter().filter(|n| n.digest == name.digest).count();
         let record = ImageRecord::read(&self.image_path(&name.digest))?;
         if names == 1 && record.as_ref().is_some_and(|r| self.is_in_use(r).unwrap_or(true)) {
-            return Err(Error::new(format!("the image {} is in use", name.digest))
-                .hint("it can be removed when the last container that runs it has ended"));
+            return Ok(Removal::InUse);
         }
         remove_file(&self.name_path(&name.reference, &name.platform))?;
-        self.sweep()
+        self.sweep_locked().map(|()| Removal::Done)
+    }
+
+    /// Removes what nothing refers to.
+    pub fn sweep(&self) -> Result<()> {
+        let _lock = Lock::exclusive_file(&self.root.join("lock"))?;
+        self.sweep_locked()
     }
 
     /// Whether a run holds the image's rootfs.
@@ -30,12 +44,12 @@ impl Store {
 
     /// Removes every image that has no name and is not in use, then every rootfs and layer that no image needs, those
     /// of pulls that failed among them.
-    fn sweep(&self) -> Result<()> {
+    fn sweep_locked(&self) -> Result<()> {
         let named: HashSet<_> = self.names()?.into_iter().map(|n| n.digest).collect();
         let (mut kept, mut touched) = (Vec::new(), HashSet::new());
         for image in self.images()? {
             if named.contains(&image.digest) || self.is_in_use(&image)? {
-                kept.push(image)
+                kept.push(image);
             } else {
                 self.fatten(&image)?;
                 touched.extend(image.diff_ids());
@@ -44,8 +58,9 @@ impl Store {
         }
         let trees = kept.iter().map(|i| i.chain_id.hex()).collect();
         let layers = kept.iter().flat_map(|i| i.layers.iter().map(|l| l.diff_id.hex())).collect();
-        self.keep_only("rootfs", &trees)?;
+        // A layer without the rootfs that shows its files would be worse than none.
         self.keep_only("layers", &layers)?;
+        self.keep_only("rootfs", &trees)?;
         kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {

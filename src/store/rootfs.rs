@@ -1,52 +1,48 @@
-//! A [`Tree`] → a rootfs on the disk, out of the files of its layers.
+//! A [`Tree`](crate::layer::tree::Tree) → a rootfs on the disk, out of the files of its layers.
 //!
-//! In: the directories of the tree, and where the files are. Out: the tree at `root`. Directories are made first, then filled
-//! with hard links by several threads, and get their modes and times last, deepest first: a directory may be closed to
-//! its owner. Every path leads through directories that were just made here, so none can be a link.
+//! In: the directories of the tree, and where the files are. Out: the tree at `root`. Directories are made first, then
+//! filled with hard links, and get their modes and times last, those that are closed to their owner after all others and
+//! deepest first. Every path leads through directories that were just made here, so none can be a link.
 
-use std::num::NonZero;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::thread;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::{Mode, fchmod, futimens, mkdirat};
 use nix::sys::time::TimeSpec;
 
+use super::parallel;
 use super::sharing::LayerFiles;
 use crate::error::{Context, Result};
 use crate::layer::stage::{set_xattrs, time};
 use crate::layer::tree::Directory;
 
-/// Directories that a thread takes at a time.
-const SHARE: usize = 64;
+/// What the owner needs to go through a directory.
+const OPEN: u32 = 0o500;
 
 /// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first.
 /// Gives the number of extended attributes that the file system could not take.
-pub fn build(directories: &[Directory], layers: &[LayerFiles], root: &Path) -> Result<u64> {
+pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> Result<u64> {
     std::fs::create_dir(root).context(|| format!("mkdir `{}`", root.display()))?;
     let root = open_dir(nix::fcntl::AT_FDCWD, root.as_os_str().as_encoded_bytes())?;
     for directory in directories.iter().filter(|d| !d.path.is_empty()) {
         mkdirat(&root, directory.path.as_slice(), Mode::S_IRWXU).context(|| shown("mkdir", &directory.path))?;
     }
-    let shares = directories.chunks(SHARE);
-    let threads = thread::available_parallelism().map_or(1, NonZero::get);
-    let next = std::sync::Mutex::new(shares);
-    thread::scope(|scope| {
-        let fill_shares = || -> Result<()> {
-            while let Some(share) = { next.lock().map_or(None, |mut shares| shares.next()) } {
-                share.iter().try_for_each(|directory| fill(root.as_fd(), directory, layers))?;
-            }
-            Ok(())
-        };
-        let all: Vec<_> = (0..threads).map(|_| scope.spawn(fill_shares)).collect();
-        all.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|p| std::panic::resume_unwind(p)))
-    })?;
-    directories.iter().rev().map(|directory| finish(root.as_fd(), directory)).sum()
+    parallel::each(directories, |directory| fill(root.as_fd(), directory, layers))?;
+    let lost = AtomicU64::new(0);
+    let finish = |directory: &&Directory| {
+        lost.fetch_add(finish(root.as_fd(), directory)?, Ordering::Relaxed);
+        Ok(())
+    };
+    let (open, closed): (Vec<_>, Vec<_>) = directories.iter().partition(|d| d.attributes.mode & OPEN == OPEN);
+    parallel::each(&open, finish)?;
+    closed.iter().rev().try_for_each(finish)?;
+    Ok(lost.into_inner())
 }
 
 /// Links the files of one directory into it.
-fn fill(root: BorrowedFd, directory: &Directory, layers: &[LayerFiles]) -> Result<()> {
+fn fill(root: BorrowedFd, directory: &Directory, layers: &[&LayerFiles]) -> Result<()> {
     if directory.files.is_empty() {
         return Ok(());
     }

@@ -14,7 +14,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
 use super::lock::Lock;
-use super::{ImageRecord, Store, path_of};
+use super::{ImageRecord, Store, parallel, path_of};
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;
 use crate::layer::change::Index;
@@ -34,10 +34,15 @@ pub struct LayerFiles {
 
 impl LayerFiles {
     /// The files of the layer at `path`.
-    pub fn open(path: &Path, elsewhere: Shown) -> Result<Self> {
+    pub fn open(path: &Path) -> Result<Self> {
         let stage = path.join("files");
         let stage = File::open(&stage).context(|| format!("open `{}`", stage.display()))?;
-        Ok(Self { stage: stage.into(), elsewhere })
+        Ok(Self { stage: stage.into(), elsewhere: Shown::new() })
+    }
+
+    /// Where files are that the stage has no name for.
+    pub fn are_also(&mut self, shown: Shown) {
+        self.elsewhere = shown;
     }
 
     /// Gives the file of this number one more name.
@@ -49,8 +54,11 @@ impl LayerFiles {
         }
         let missing =
             || Error::new("the store has lost it").hint("`gpurun rm` the images that share the layer, and pull again");
-        let path = self.elsewhere.get(&number).ok_or_else(missing).context(what)?;
-        linkat(AT_FDCWD, path, dir, name, AtFlags::empty()).context(what)
+        let shown = self.elsewhere.get(&number).ok_or(Errno::ENOENT);
+        match shown.and_then(|path| linkat(AT_FDCWD, path, dir, name, AtFlags::empty())) {
+            Err(Errno::ENOENT) => Err(missing()).context(what),
+            done => done.context(what),
+        }
     }
 }
 
@@ -76,10 +84,7 @@ impl Store {
 
     /// The same, for a caller that has the store's lock.
     pub(super) fn thin_locked(&self, record: &ImageRecord) -> Result<()> {
-        for (layer, number, _) in self.shown_by(record)? {
-            remove_if_there(&self.staged(&layer, number))?;
-        }
-        Ok(())
+        parallel::each(&self.shown_by(record)?, |(layer, number, _)| remove_if_there(&self.staged(layer, *number)))
     }
 
     /// Gives the files that only this image shows their names in stages back, as far as other images have the layers.
@@ -90,6 +95,9 @@ impl Store {
             return Ok(()); // its rootfs stays
         }
         let shared: HashSet<_> = others.iter().flat_map(ImageRecord::diff_ids).collect();
+        if !record.shares(&shared) {
+            return Ok(()); // nothing of it is needed, so it may as well be damaged
+        }
         for (layer, number, path) in self.shown_by(record)?.into_iter().filter(|(layer, ..)| shared.contains(layer)) {
             match linkat(AT_FDCWD, &path, AT_FDCWD, &self.staged(&layer, number), AtFlags::empty()) {
                 Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {} // it may be lost, and whoever needs it says so
@@ -99,7 +107,8 @@ impl Store {
         Ok(())
     }
 
-    /// Every file of an image: its layer, its number there, and where the image shows it.
+    /// Every file that an image shows: its layer, its number there, and where. What is below a directory that its owner may
+    /// not search can be reached by nobody, and keeps its name in the stage.
     fn shown_by(&self, image: &ImageRecord) -> Result<Vec<(Digest, u64, PathBuf)>> {
         let root = self.rootfs_path(&image.chain_id).join("root");
         let indexes = image.diff_ids().map(|layer| self.index(&layer)).collect::<Result<Vec<_>>>()?;
@@ -109,7 +118,7 @@ impl Store {
             let file = move |(name, staged): (Vec<u8>, crate::layer::tree::Staged)| (staged, path_of(&dir, &name));
             directory.files.into_iter().map(file).collect::<Vec<_>>()
         };
-        let files = Tree::of(&indexes)?.directories()?.into_iter().flat_map(of);
+        let files = open(Tree::of(&indexes)?.directories()?).flat_map(of);
         Ok(files.map(|(staged, path)| (diff_ids[staged.layer], staged.number, path)).collect())
     }
 
@@ -120,6 +129,19 @@ impl Store {
     fn staged(&self, layer: &Digest, number: u64) -> PathBuf {
         self.layer_path(layer).join("files").join(number.to_string())
     }
+}
+
+/// The directories that their owner may search, with all above them. Parents come before their children.
+fn open(directories: Vec<Directory>) -> impl Iterator<Item = Directory> {
+    let mut closed = HashSet::new();
+    directories.into_iter().filter(move |directory| {
+        let parent = directory.path.iter().rposition(|&b| b == b'/').map_or(&b""[..], |at| &directory.path[..at]);
+        let open = directory.attributes.mode & 0o100 != 0 && !closed.contains(parent);
+        if !open {
+            closed.insert(directory.path.clone());
+        }
+        open
+    })
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

@@ -1,8 +1,12 @@
 //! What the tests share: images made of busybox, the program as a command, processes that are watched, terminals.
 
+pub(crate) mod http;
+pub(crate) mod image;
+pub(crate) mod listing;
 pub(crate) mod machine;
 pub(crate) mod process;
 pub(crate) mod pty;
+pub(crate) mod server;
 pub(crate) mod tree;
 
 use std::ffi::OsString;

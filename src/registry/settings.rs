@@ -1,0 +1,71 @@
+//! Where the caller and the machine say how registries are to be met: pure.
+//!
+//! In: [`Host`]. Out: the files to look into, in order; nothing is read here. The places are those of containers-auth.json(5),
+//! containers-registries.conf(5), containers-certs.d(5) and `docker login`.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use super::credentials::Keyring;
+use crate::host::Host;
+
+/// What is to be looked at; nothing by default.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Who the caller is, to which registry.
+    pub keyring: Keyring,
+}
+
+impl Settings {
+    /// This caller's, on this machine.
+    pub fn of(host: &Host) -> Self {
+        Self { keyring: keyring(host) }
+    }
+}
+
+/// `$REGISTRY_AUTH_FILE` alone, as containers-auth.json(5) has it; else every place that Podman and Docker write to.
+fn keyring(host: &Host) -> Keyring {
+    if let Some(file) = dir(host, "REGISTRY_AUTH_FILE") {
+        return Keyring { to_write: Some(file.clone()), files: vec![file], docker: None };
+    }
+    let runtime = dir(host, "XDG_RUNTIME_DIR").map(|d| d.join("containers"));
+    let runtime = runtime.unwrap_or_else(|| format!("/run/containers/{}", host.uid).into()).join("auth.json");
+    let own = config_home(host).map(|d| d.join("containers/auth.json"));
+    let docker = dir(host, "DOCKER_CONFIG").or_else(|| Some(host.home.as_ref()?.join(".docker")));
+    let docker = docker.map(|d| d.join("config.json"));
+    let files = std::iter::once(runtime).chain(own.clone()).chain(docker.clone()).collect();
+    Keyring { files, docker, to_write: own }
+}
+
+/// Where the caller keeps configuration.
+fn config_home(host: &Host) -> Option<PathBuf> {
+    dir(host, "XDG_CONFIG_HOME").or_else(|| Some(host.home.as_ref()?.join(".config")))
+}
+
+/// A path that a variable holds; the XDG ones count only if they are absolute (basedir-spec).
+fn dir(host: &Host, name: &str) -> Option<PathBuf> {
+    let value = host.var(name).filter(|v: &&OsStr| !v.is_empty()).map(Path::new)?;
+    (value.is_absolute() || !name.starts_with("XDG_")).then(|| value.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(env: &[(&str, &str)]) -> Vec<String> {
+        let env = env.iter().map(|(k, v)| (k.into(), v.into())).collect();
+        let host = Host { env, ..Host::example() };
+        Settings::of(&host).keyring.files.iter().map(|f| f.display().to_string()).collect()
+    }
+
+    #[test]
+    fn credentials_are_looked_for_where_podman_and_docker_keep_them() {
+        let docker = "/home/me/.docker/config.json";
+        let want = ["/run/containers/1000/auth.json", "/home/me/.config/containers/auth.json", docker];
+        assert_eq!(files(&[]), want);
+        assert_eq!(files(&[("XDG_CONFIG_HOME", "relative"), ("XDG_RUNTIME_DIR", "")]), want);
+        let env = [("XDG_RUNTIME_DIR", "/r"), ("XDG_CONFIG_HOME", "/c"), ("DOCKER_CONFIG", "/d")];
+        assert_eq!(files(&env), ["/r/containers/auth.json", "/c/containers/auth.json", "/d/config.json"]);
+        assert_eq!(files(&[("REGISTRY_AUTH_FILE", "/f"), ("DOCKER_CONFIG", "/d")]), ["/f"]);
+    }
+}

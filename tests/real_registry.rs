@@ -1,0 +1,196 @@
+//! Debian's own registry on the loopback, and images that Debian's own tools make and push: what is pulled is the tree
+//! that they were made of.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use gpurun::image::{Digest, Platform};
+use serde_json::{Value, json};
+
+use crate::support::image::{pull, rootfs, sh, verb};
+use crate::support::listing::{Listing, list};
+use crate::support::process::{Running, eventually};
+use crate::support::{Case, Finish, can, text};
+
+/// A registry, and a layout in which images are made.
+struct Fixture {
+    case: Case,
+    port: u16,
+    _registry: Running,
+}
+
+impl Fixture {
+    fn start() -> Option<Self> {
+        let there = |tool: &&str| Path::new("/usr/bin").join(tool).exists();
+        if !can(["docker-registry", "skopeo", "umoci"].iter().all(there), "docker-registry, skopeo and umoci") {
+            return None;
+        }
+        let case = Case::new();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        drop(listener);
+        let storage = json!({"filesystem": {"rootdirectory": case.path("registry")}});
+        let http = json!({"addr": format!("127.0.0.1:{port}")});
+        let log = json!({"level": "error", "accesslog": {"disabled": true}});
+        let config = json!({"version": "0.1", "log": log, "storage": storage, "http": http}).to_string();
+        let mut command = Command::new("docker-registry");
+        case.surround(&mut command);
+        command.arg("serve").arg(case.file("registry.yml", &config)).stdout(Stdio::null()).stderr(Stdio::null());
+        let registry = Running::of(command.spawn().unwrap());
+        eventually("the registry answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let fixture = Self { case, port, _registry: registry };
+        fixture.tool(&["umoci", "init", "--layout", "layout"]);
+        Some(fixture)
+    }
+
+    /// Runs a tool where the layout is.
+    #[track_caller]
+    fn tool(&self, command: &[&str]) -> String {
+        let mut tool = Command::new(command[0]);
+        self.case.surround(&mut tool);
+        tool.current_dir(self.case.path("")).env("XDG_RUNTIME_DIR", self.case.path("tmp"));
+        let finished = tool.args(&command[1..]).finish();
+        assert_eq!(finished.status, 0, "{command:?}: {finished:?}");
+        finished.stdout
+    }
+
+    /// Makes an image of a tree: the first layer is it, the second what `change` does to it. Gives the tree at the end.
+    fn build(&self, tag: &str, tree: &Path, change: &str) -> PathBuf {
+        let (image, bundle) = (format!("layout:{tag}"), format!("bundle-{tag}"));
+        let root = format!("{bundle}/rootfs");
+        self.tool(&["umoci", "new", "--image", &image]);
+        self.tool(&["umoci", "unpack", "--rootless", "--image", &image, &bundle]);
+        // What changed within the second is the same to umoci: so every step has a time of its own.
+        self.case.file("start", "");
+        let dated = |script: &str, time: &str| {
+            self.tool(&["sh", "-c", &format!("{script} && find {root} -newer start -exec touch -h -d @{time} {{}} +")]);
+        };
+        dated(&format!("cp -a {}/. {root}", text(tree)), "1600000000");
+        self.tool(&["umoci", "repack", "--refresh-bundle", "--image", &image, &bundle]);
+        dated(&format!("(cd {root} && {change})"), "1700000000");
+        self.tool(&["umoci", "repack", "--refresh-bundle", "--image", &image, &bundle]);
+        self.case.path(&root)
+    }
+
+    /// Pushes an image of the layout as gzip, and the same as zstd under another name; gives both names.
+    fn push(&self, tag: &str) -> [String; 2] {
+        let names = ["gzip", "zstd"].map(|kind| format!("127.0.0.1:{}/{kind}/{tag}:1", self.port));
+        let copy = ["skopeo", "copy", "-q", "--insecure-policy", "--dest-tls-verify=false"];
+        let (from, plain) = (format!("oci:layout:{tag}"), format!("dir:plain-{tag}"));
+        let to = names.each_ref().map(|name| format!("docker://{name}"));
+        self.tool(&[&copy[..], &["--dest-decompress", &from, &plain]].concat());
+        let zstd = ["--format", "oci", "--dest-compress-format", "zstd", &plain, &to[1]];
+        // With a home of its own: else skopeo remembers the layers as it pushed them before, and uses those.
+        let home = format!("HOME={}", text(&self.case.path("tmp")));
+        self.tool(&[&["env", &home], &copy[..], &zstd].concat());
+        self.tool(&[&copy[..], &[&from, &to[0]]].concat());
+        names
+    }
+
+    fn manifest(&self, name: &str) -> String {
+        self.tool(&["skopeo", "inspect", "--raw", "--tls-verify=false", &format!("docker://{name}")])
+    }
+}
+
+/// The tree without what a tar of umoci's does not hold: parts of seconds, which are rounded, and when the root was made.
+fn comparable(mut tree: Listing) -> Listing {
+    tree.remove(&b""[..]);
+    for node in tree.values_mut() {
+        node.mtime = (node.mtime.0 + i64::from(node.mtime.1 >= 500_000_000), 0);
+    }
+    tree
+}
+
+#[track_caller]
+fn assert_same(got: Listing, want: Listing, what: &str) {
+    let (got, want) = (comparable(got), comparable(want));
+    let differ: Vec<_> = got.keys().chain(want.keys()).filter(|path| got.get(*path) != want.get(*path)).collect();
+    let differ: Vec<_> = differ.iter().take(5).map(|p| format!("{:?} {:?}", got.get(*p), want.get(*p))).collect();
+    assert!(differ.is_empty(), "{what}: {differ:#?}");
+}
+
+#[test]
+fn busybox_by_tag_digest_and_platform() {
+    let Some(fixture) = Fixture::start() else { return };
+    let case = &fixture.case;
+    let change = "rm bin/vi && ln -s busybox bin/mine && echo own >which && ln which etc/which";
+    let tree = list(&fixture.build("busybox", case.image.path(), change));
+    fixture.tool(&["umoci", "config", "--image", "layout:busybox", "--config.cmd", "cat", "--config.cmd", "/which"]);
+    let [gzip, zstd] = fixture.push("busybox");
+    for (name, suffix) in [(&gzip, "+gzip"), (&zstd, "+zstd")] {
+        let manifest = fixture.manifest(name);
+        let parsed: Value = serde_json::from_str(&manifest).unwrap();
+        assert!(parsed["layers"][0]["mediaType"].as_str().unwrap().ends_with(suffix), "{manifest}");
+        assert_eq!(verb(case, &["-q", name]).finish().ok(), "own\n");
+        assert_same(list(&rootfs(case, name)), tree.clone(), name);
+        let by_digest = format!("{}@{}", name.trim_end_matches(":1"), Digest::of(manifest.as_bytes()));
+        assert_eq!(sh(case, &[], &by_digest, "cat /etc/which").ok(), "own\n");
+    }
+    assert_eq!(rootfs(case, &gzip), rootfs(case, &zstd), "one tree, whatever it was packed in");
+
+    index(&fixture);
+    let both = format!("127.0.0.1:{}/both:1", fixture.port);
+    let copy = ["skopeo", "copy", "-q", "--all", "--insecure-policy", "--dest-tls-verify=false"];
+    fixture.tool(&[&copy[..], &["oci:layout:both", &format!("docker://{both}")]].concat());
+    assert_eq!(verb(case, &["-q", &both]).finish().ok(), "own\n");
+    let other = verb(case, &["inspect", "--json", "--platform", "linux/s390x", &both]).finish();
+    other.refused(&["is not in the store"]);
+    verb(case, &["pull", "-q", "--platform", "linux/s390x", &both]).finish().ok();
+    verb(case, &["pull", "-q", "--platform", "linux/riscv64", &both]).finish().refused(&["linux/riscv64"]);
+    verb(case, &["pull", "-q", &format!("127.0.0.1:{}/none:1", fixture.port)]).finish().refused(&["none", "has no"]);
+}
+
+/// Puts an index of two platforms into the layout: the busybox image, and the same for another machine.
+fn index(fixture: &Fixture) {
+    let layout = fixture.case.path("layout");
+    let read = |digest: &str| std::fs::read(layout.join("blobs").join(digest.replace(':', "/"))).unwrap();
+    let parsed = |bytes: &[u8]| serde_json::from_slice::<Value>(bytes).unwrap();
+    let put = |value: &Value| {
+        let bytes = value.to_string();
+        std::fs::write(layout.join("blobs/sha256").join(Digest::of(bytes.as_bytes()).hex()), &bytes).unwrap();
+        (Digest::of(bytes.as_bytes()).to_string(), bytes.len())
+    };
+    let mut top = parsed(&std::fs::read(layout.join("index.json")).unwrap());
+    let mut own = top["manifests"][0].clone();
+    let mut manifest = parsed(&read(own["digest"].as_str().unwrap()));
+    let mut config = parsed(&read(manifest["config"]["digest"].as_str().unwrap()));
+    config["architecture"] = json!("s390x");
+    let (digest, size) = put(&config);
+    (manifest["config"]["digest"], manifest["config"]["size"]) = (json!(digest), json!(size));
+    let (digest, size) = put(&manifest);
+    own["platform"] = json!({"os": "linux", "architecture": Platform::host().architecture});
+    let platform = json!({"os": "linux", "architecture": "s390x"});
+    let other = json!({"mediaType": own["mediaType"], "digest": digest, "size": size, "platform": platform});
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let (digest, size) = put(&json!({"schemaVersion": 2, "mediaType": kind, "manifests": [other, own]}));
+    let name = json!({"org.opencontainers.image.ref.name": "both"});
+    let entry = json!({"mediaType": kind, "digest": digest, "size": size, "annotations": name});
+    top["manifests"].as_array_mut().unwrap().push(entry);
+    std::fs::write(layout.join("index.json"), top.to_string()).unwrap();
+}
+
+/// `tests/run` has fetched the packages of a small Debian.
+#[test]
+fn a_debian_of_its_own_packages() {
+    let packages = std::env::var_os("GPURUN_TEST_DEBS").map(PathBuf::from);
+    if !can(packages.is_some(), "Debian's packages in $GPURUN_TEST_DEBS") {
+        return;
+    }
+    let Some(fixture) = Fixture::start() else { return };
+    let case = &fixture.case;
+    let tree = case.path("debian");
+    for package in std::fs::read_dir(packages.unwrap()).unwrap() {
+        fixture.tool(&["dpkg-deb", "-x", text(&package.unwrap().path()), text(&tree)]);
+    }
+    let change = "rm -r usr/share/doc/[a-l]* etc/skel && mkdir -p etc/skel srv/new && echo x >etc/skel/only && chmod 700 srv && \
+                  ln usr/share/zoneinfo/UTC srv/new/hard && rm bin/sh && ln -s bash bin/sh";
+    let want = list(&fixture.build("debian", &tree, change));
+    assert!(want.len() > 1000, "{}", want.len());
+    for name in fixture.push("debian") {
+        pull(case, &name);
+        assert_same(list(&rootfs(case, &name)), want.clone(), &name);
+        let script = "cat /etc/debian_version /etc/skel/only; ls /etc/skel | wc -l; stat -c %a /srv";
+        let finished = verb(case, &["-q", &name, "bash", "-c", script]).finish();
+        assert!(finished.ok().ends_with("x\n1\n700\n"), "{finished:?}");
+    }
+}
