@@ -19,6 +19,9 @@ _gpurun() {
             gpurun,builtin-hello)
                 cmd="gpurun__subcmd__builtin__subcmd__hello"
                 ;;
+            gpurun,cdi)
+                cmd="gpurun__subcmd__cdi"
+                ;;
             gpurun,completions)
                 cmd="gpurun__subcmd__completions"
                 ;;
@@ -61,8 +64,23 @@ _gpurun() {
             gpurun,spec)
                 cmd="gpurun__subcmd__spec"
                 ;;
+            gpurun__subcmd__cdi,generate)
+                cmd="gpurun__subcmd__cdi__subcmd__generate"
+                ;;
+            gpurun__subcmd__cdi,help)
+                cmd="gpurun__subcmd__cdi__subcmd__help"
+                ;;
+            gpurun__subcmd__cdi__subcmd__help,generate)
+                cmd="gpurun__subcmd__cdi__subcmd__help__subcmd__generate"
+                ;;
+            gpurun__subcmd__cdi__subcmd__help,help)
+                cmd="gpurun__subcmd__cdi__subcmd__help__subcmd__help"
+                ;;
             gpurun__subcmd__help,builtin-hello)
                 cmd="gpurun__subcmd__help__subcmd__builtin__subcmd__hello"
+                ;;
+            gpurun__subcmd__help,cdi)
+                cmd="gpurun__subcmd__help__subcmd__cdi"
                 ;;
             gpurun__subcmd__help,completions)
                 cmd="gpurun__subcmd__help__subcmd__completions"
@@ -106,6 +124,9 @@ _gpurun() {
             gpurun__subcmd__help,spec)
                 cmd="gpurun__subcmd__help__subcmd__spec"
                 ;;
+            gpurun__subcmd__help__subcmd__cdi,generate)
+                cmd="gpurun__subcmd__help__subcmd__cdi__subcmd__generate"
+                ;;
             *)
                 ;;
         esac
@@ -113,7 +134,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus completions man builtin-hello help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -245,6 +266,84 @@ _gpurun() {
         gpurun__subcmd__builtin__subcmd__hello)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__cdi)
+            opts="-h --help generate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__cdi__subcmd__generate)
+            opts="-h --gpu-caps --driver-root --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --gpu-caps)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --driver-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__cdi__subcmd__help)
+            opts="generate help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__cdi__subcmd__help__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__cdi__subcmd__help__subcmd__help)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
@@ -423,7 +522,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help)
-            opts="run pull images inspect rm prune login logout explain spec gpus completions man builtin-hello help"
+            opts="run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -439,6 +538,34 @@ _gpurun() {
         gpurun__subcmd__help__subcmd__builtin__subcmd__hello)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__cdi)
+            opts="generate"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__cdi__subcmd__generate)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 4 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

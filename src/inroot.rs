@@ -64,9 +64,7 @@ impl Root {
     pub fn read(&self, path: &Path, cap: u64) -> Result<Option<Vec<u8>>> {
         let what = || format!("read `{}` in the image", path.display());
         let Some(file) = self.file(path)? else { return Ok(None) };
-        let mut content = Vec::new();
-        let length = file.metadata().context(what)?.len();
-        content.reserve(usize::try_from(length.min(cap)).unwrap_or_default() + 1);
+        let mut content = Vec::with_capacity(4096); // what most of them are: one read, and one to see the end
         file.take(cap + 1).read_to_end(&mut content).context(what)?;
         if content.len() as u64 > cap {
             return Err(Error::new(format!("it is larger than {cap} bytes"))).context(what);
@@ -156,12 +154,17 @@ impl Root {
     fn create(&self, path: &Path, mode: Mode) -> Result<OwnedFd> {
         let parent = self.make_dir(path.parent().unwrap_or(Path::new("/")))?;
         let name = path.file_name().context(|| "it has no file name")?;
-        if self.is_symlink(path)? {
-            let flags = UnlinkatFlags::NoRemoveDir;
-            unlinkat(&parent, name, flags).context(|| format!("unlink `{}`", path.display()))?;
-        }
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat(&parent, name, flags, mode).context(|| format!("create `{}`", path.display()))
+        let create = || openat(&parent, name, flags, mode);
+        match create() {
+            Err(Errno::EEXIST) if self.is_symlink(path)? => {
+                let flags = UnlinkatFlags::NoRemoveDir;
+                unlinkat(&parent, name, flags).context(|| format!("unlink `{}`", path.display()))?;
+                create()
+            }
+            done => done,
+        }
+        .context(|| format!("create `{}`", path.display()))
     }
 
     fn open_at(&self, path: &Path, flags: OFlag) -> nix::Result<OwnedFd> {

@@ -327,7 +327,7 @@ fn a_full_disk_is_told_and_a_larger_one_goes_on() {
     let noise: Vec<u8> = (0..400_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
     let many: Vec<_> = (0..300).map(|n| file(format!("d{n}/f"), "x")).collect();
     let small = Image::empty().layer([file("small", "x")]);
-    let mut images = vec![Image::empty().layer([file("noise", noise)]), Image::empty().layer(&many), small.clone()];
+    let mut images = [Image::empty().layer([file("noise", noise)]), Image::empty().layer(&many), small.clone()];
     for (n, image) in images.iter_mut().enumerate() {
         image.layout(&case, &format!("layout{n}"));
     }

@@ -14,7 +14,9 @@ fn three() -> (Case, Vec<String>) {
     let base = Image::busybox().layer([dir("base/"), file("base/x", vec![1; 500_000])]);
     let image = |n: u8| oci(&base.clone().layer([file("own", vec![n; 1_000_000])]).layout(&case, &format!("image{n}")));
     let references: Vec<_> = (0..3).map(image).collect();
-    references.iter().for_each(|reference| pull(&case, reference));
+    for reference in &references {
+        pull(&case, reference);
+    }
     for (n, reference) in references.iter().enumerate() {
         used(&case, reference, Duration::from_hours(24 * (30 - 10 * n as u64)));
     }

@@ -1,11 +1,12 @@
-//! `gpurun gpus`: what the machine has, what the caller may use of it, and what of the driver would go into a container.
+//! `gpurun gpus` and `gpurun cdi`: what the machine has, what the caller may use of it, and what of the driver would go into a container.
 
 use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::cli::GpusArgs;
+use crate::cli::{CdiVerb, DriverArgs, GpusArgs};
 use crate::error::{Error, Result};
+use crate::gpu::cdi;
 use crate::gpu::classify::Capabilities;
 use crate::gpu::files::DriverFiles;
 use crate::gpu::inventory::{Gpu, Inventory};
@@ -25,8 +26,7 @@ struct Facts {
 
 /// Prints it.
 pub(super) fn gpus(args: &GpusArgs) -> Result<u8> {
-    let wanted = args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?;
-    let facts = look(&DriverRoot::host(args.driver_root.as_deref())?, wanted.unwrap_or_else(Capabilities::usual))?;
+    let facts = look(&DriverRoot::host(args.driver.driver_root.as_deref())?, &capabilities(&args.driver)?)?;
     if args.json {
         output::json(&facts)?;
     } else {
@@ -35,10 +35,22 @@ pub(super) fn gpus(args: &GpusArgs) -> Result<u8> {
     Ok(0)
 }
 
-fn look(root: &DriverRoot, wanted: Capabilities) -> Result<Facts> {
+/// Prints a CDI spec.
+pub(super) fn cdi(verb: &CdiVerb) -> Result<u8> {
+    let CdiVerb::Generate(args) = verb;
+    output::json(&cdi::generate(&DriverRoot::host(args.driver_root.as_deref())?, &capabilities(args)?)?)?;
+    Ok(0)
+}
+
+fn capabilities(args: &DriverArgs) -> Result<Capabilities> {
+    let asked = args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?;
+    Ok(asked.unwrap_or_else(Capabilities::usual))
+}
+
+fn look(root: &DriverRoot, wanted: &Capabilities) -> Result<Facts> {
     let inventory = Inventory::probe(root)
         .ok_or_else(|| Error::new("there is no NVIDIA driver: `/proc/driver/nvidia/version` is not there"))?;
-    let (files, incomplete) = match DriverFiles::find(root, &inventory.version, &wanted) {
+    let (files, incomplete) = match DriverFiles::find(root, &inventory.version, wanted) {
         Ok(files) => (files, None),
         Err(e) => (DriverFiles::default(), Some(format!("{e:#}"))),
     };
@@ -53,12 +65,13 @@ fn look(root: &DriverRoot, wanted: Capabilities) -> Result<Facts> {
 }
 
 fn text(facts: &Facts) -> String {
-    let gpu = |g: &Gpu| {
-        let state = g.unusable.as_deref().unwrap_or("usable");
-        format!("{} {} {} {} {}: {state}\n", g.index, g.uuid.as_deref().unwrap_or("-"), g.pci, g.node(), g.model)
-    };
-    let gpus: String = facts.gpus.iter().map(gpu).collect();
-    let files: String = facts.files.iter().map(|path| format!("  {}\n", path.display())).collect();
-    let missing = facts.incomplete.as_ref().map_or_else(String::new, |why| format!("nothing can be injected: {why}\n"));
-    format!("driver {}\n{gpus}{missing}files for {}:\n{files}", facts.driver, facts.capabilities)
+    let mut lines = vec![format!("driver {}", facts.driver)];
+    lines.extend(facts.gpus.iter().map(|gpu| {
+        let (uuid, state) = (gpu.uuid.as_deref().unwrap_or("-"), gpu.unusable.as_deref().unwrap_or("usable"));
+        format!("{} {uuid} {} {} {}: {state}", gpu.index, gpu.pci, gpu.node(), gpu.model)
+    }));
+    lines.extend(facts.incomplete.as_ref().map(|why| format!("nothing can be injected: {why}")));
+    lines.push(format!("files for {}:", facts.capabilities));
+    lines.extend(facts.files.iter().map(|path| format!("  {}", path.display())));
+    lines.join("\n") + "\n"
 }

@@ -39,6 +39,7 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Explain(args) => explain::explain(&args),
         Verb::Spec(args) => explain::spec(&args),
         Verb::Gpus(args) => gpus::gpus(&args),
+        Verb::Cdi { verb } => gpus::cdi(&verb),
         Verb::Completions { shell } => generate::completions(shell),
         Verb::Man => generate::man(),
         Verb::Pull(args) => images::pull(&args),

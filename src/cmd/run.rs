@@ -38,6 +38,9 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
     if let Some(digest) = image.pulled {
         return again(&digest);
     }
+    if !args.dry_run && request.gpus.gpus != Gpus::None {
+        gpu::repair::repair(&DriverRoot::host(None)?);
+    }
     let plan = build(&host, &request, &image)?;
     if args.dry_run {
         output::facts(&plan::explain::human(&plan))?;
@@ -74,13 +77,12 @@ fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
     })
 }
 
-/// The GPUs and the driver, after the host has made what nodes were missing.
+/// The GPUs and the driver.
 fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
     if request.gpus.gpus == Gpus::None {
         return Ok(Injection::none(request.gpus.why));
     }
     let root = DriverRoot::host(request.driver_root.as_deref())?;
-    gpu::repair::repair(&root);
     let config = image.config.config().clone().unwrap_or_default();
     gpu::inject(&gpu::Inputs {
         root: &root,

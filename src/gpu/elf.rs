@@ -30,7 +30,7 @@ pub struct Elf<'a> {
     /// Whether it is of the 64-bit class.
     pub wide: bool,
     sections: Vec<Section>,
-    names: Vec<u8>,
+    names: Option<Section>,
 }
 
 #[derive(Clone, Copy)]
@@ -46,8 +46,8 @@ impl<'a> Elf<'a> {
     /// Reads the section table; `None` if the file is no such ELF file.
     pub fn read(file: &'a File) -> Option<Self> {
         let mut header = [0; 64];
-        file.read_exact_at(&mut header[..52], 0).ok()?;
-        let _ = file.read_exact_at(&mut header, 0); // a 32-bit file may end before
+        let got = file.read_at(&mut header, 0).ok()?; // a 32-bit file may end before
+        header.get(..got).filter(|read| read.len() >= 52)?;
         let wide = match header.get(..6)? {
             [0x7f, b'E', b'L', b'F', 2, 1] => true,
             [0x7f, b'E', b'L', b'F', 1, 1] => false,
@@ -60,8 +60,7 @@ impl<'a> Elf<'a> {
         let bytes = part(file, table, entry_size * u64::from(count))?;
         let entries = bytes.chunks_exact(usize::try_from(entry_size).ok().filter(|s| *s > 0)?);
         let sections: Vec<_> = entries.map(|e| Section::parse(e, wide)).collect::<Option<_>>()?;
-        let names = sections.get(usize::from(half(&header, names)?)).and_then(|s| part(file, s.offset, s.size));
-        Some(Self { file, wide, names: names.unwrap_or_default(), sections })
+        Some(Self { file, wide, names: sections.get(usize::from(half(&header, names)?)).copied(), sections })
     }
 
     /// `DT_SONAME`.
@@ -96,8 +95,9 @@ impl<'a> Elf<'a> {
 
     /// The text of the forward compatibility note: a note's name and then, padded to four bytes, its content.
     pub fn compat_note(&self) -> Option<String> {
+        let names = part(self.file, self.names?.offset, self.names?.size)?;
         let named = |s: &&Section| {
-            let at = self.names.get(s.name as usize..).unwrap_or_default();
+            let at = names.get(s.name as usize..).unwrap_or_default();
             s.kind == SHT_NOTE && at.starts_with(COMPAT_NOTE)
         };
         let section = self.sections.iter().find(named)?;

@@ -10,6 +10,7 @@
 //! image facts ─compat, require, ldcache─▶ verdicts, ld.so.cache ──┘
 //! ```
 
+pub mod cdi;
 pub mod classify;
 pub mod compat;
 pub mod devices;
@@ -343,9 +344,11 @@ fn proc(root: &DriverRoot, chosen: &[Gpu]) -> Vec<(String, String)> {
     });
     let mut all = vec![("params".to_owned(), params.collect())];
     all.extend(["version", "registry"].iter().filter_map(|name| Some(((*name).to_owned(), read(name)?))));
-    for gpu in chosen {
-        let files = ["information", "registry", "power", "numa_status"].map(|name| format!("gpus/{}/{name}", gpu.pci));
-        all.extend(files.into_iter().filter_map(|path| read(&path).map(|text| (path, text))));
+    // All GPUs have the same files.
+    let names = chosen.first().map(|gpu| root.names(&format!("/proc/driver/nvidia/gpus/{}", gpu.pci)));
+    for (gpu, name) in chosen.iter().flat_map(|gpu| names.iter().flatten().map(move |name| (gpu, name))) {
+        let path = format!("gpus/{}/{name}", gpu.pci);
+        all.extend(read(&path).map(|text| (path, text)));
     }
     all
 }

@@ -14,6 +14,9 @@ const HELPER: &str = "/usr/bin/nvidia-modprobe";
 
 /// Makes the nodes that are missing.
 pub fn repair(root: &DriverRoot) {
+    if complete(root) {
+        return;
+    }
     let arguments = Inventory::probe(root).map(|inventory| arguments(root, &inventory)).unwrap_or_default();
     if arguments.is_empty() || !Path::new(HELPER).exists() {
         return;
@@ -27,6 +30,15 @@ pub fn repair(root: &DriverRoot) {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .status();
+}
+
+/// Whether there are as many nodes as GPUs: nothing needs to be read then.
+fn complete(root: &DriverRoot) -> bool {
+    let number = |name: &String| name.strip_prefix("nvidia").is_some_and(|n| n.parse::<u32>().is_ok());
+    let names = root.names("/dev");
+    let there = |name: &str| names.iter().any(|n| n == name);
+    let gpus = root.names("/proc/driver/nvidia/gpus").len();
+    there("nvidiactl") && there("nvidia-uvm") && names.iter().filter(|name| number(name)).count() >= gpus
 }
 
 /// nvidia-modprobe(1): `-c` makes the node of a minor number (255 is nvidiactl), `-u` those of nvidia-uvm.

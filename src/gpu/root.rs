@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, fstat, major, minor};
+use nix::sys::stat::{Mode, SFlag, major, minor};
 
 use crate::error::{Context, Result};
 use crate::inroot::{self, Root};
@@ -120,9 +120,7 @@ fn probe(path: &Path) -> Option<Node> {
     }
     let flags = OFlag::O_RDWR | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     match open(path, flags, Mode::empty()) {
-        Ok(fd) => {
-            Some(Node { number: fstat(&fd).map_or(number, |s| (major(s.st_rdev), minor(s.st_rdev))), error: None })
-        }
+        Ok(_) => Some(Node { number, error: None }),
         Err(errno) => Some(Node { number, error: Some(errno as i32) }),
     }
 }

@@ -5,10 +5,15 @@
 //! mounted on by descriptor (CVE-2024-0132, CVE-2025-23359). The driver's files go in before the user's mounts, so that
 //! no placeholder is made in a directory of the host; nodes and /proc after /dev and /proc are there.
 
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use nix::fcntl::AT_FDCWD;
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::unistd::symlinkat;
 
 use super::rootfs::{attach, tmpfs};
 use crate::error::{Context, Error, Result};
@@ -48,48 +53,93 @@ pub(super) fn files(root: &Root, injection: &Injection, sources: &Sources) -> Re
     if injection.driver.is_none() {
         return Ok(());
     }
-    let private = private(root, injection)?;
-    for (bind, source) in injection.binds.iter().zip(&sources.binds) {
+    let (places, generated) = private(root, injection)?;
+    for ((bind, source), place) in injection.binds.iter().zip(&sources.binds).zip(&places) {
         let what = || format!("bind `{}` at `{}` ({})", bind.source.display(), bind.target.display(), bind.why);
-        match bind.target.strip_prefix(PRIVATE) {
-            Ok(inside) => attach(source, &private.resolve(inside)?),
-            Err(_) => over(root, source, &bind.target),
+        match place {
+            Some(place) => attach(source, place),
+            None => over(root, source, &bind.target, bind.socket && inroot::is_dir(source.as_fd())?),
         }
         .context(what)?;
     }
-    for file in &injection.generated {
-        let target = private.resolve(Path::new(file.name))?;
-        let source = sys::open_tree(target.as_fd(), Path::new(""), false)?;
-        over(root, &source, Path::new(&file.over)).context(|| format!("supply `{}` ({})", file.over, file.why))?;
+    for (file, made) in injection.generated.iter().zip(&generated) {
+        let source = sys::open_tree(made.as_fd(), Path::new(""), false)?;
+        over(root, &source, Path::new(&file.over), false)
+            .context(|| format!("supply `{}` ({})", file.over, file.why))?;
     }
     Ok(())
 }
 
-/// A tmpfs with a place for each library, the links, the files that are written; read-only before anyone sees it.
-fn private(root: &Root, injection: &Injection) -> Result<Root> {
+/// A tmpfs with the links, the files that are written, and a place for each library, read-only before anyone sees it.
+/// Gives the places, one for each bind that goes there, and the written files.
+fn private(root: &Root, injection: &Injection) -> Result<(Vec<Option<OwnedFd>>, Vec<OwnedFd>)> {
     if root.is_symlink(Path::new(PRIVATE))? {
         return Err(Error::new(format!("the image has a symbolic link at `{PRIVATE}`")));
     }
     let target = root.make_dir(Path::new(PRIVATE))?;
-    let tree = tmpfs(None, 0o755)?;
-    let private = Root::from_fd(tree.try_clone().context(|| "dup")?);
-    for inside in injection.binds.iter().filter_map(|b| b.target.strip_prefix(PRIVATE).ok()) {
-        private.make_file(&Path::new("/").join(inside))?;
-    }
+    let mut fresh = Fresh::new(None, 0o755)?;
+    let inside = |b: &Bind| b.target.strip_prefix(PRIVATE).map(Path::to_owned).ok();
+    let places = injection.binds.iter().map(|b| inside(b).map(|path| fresh.file(&path, b"")).transpose());
+    let places = places.collect::<Result<_>>()?;
     for link in &injection.links {
-        private.make_link(Path::new(link.path.trim_start_matches(PRIVATE)), Path::new(&link.to))?;
+        fresh.link(Path::new(&link.path).strip_prefix(PRIVATE).context(|| "a link of ours is elsewhere")?, &link.to)?;
     }
-    for file in &injection.generated {
-        private.write(Path::new(file.name), &file.content)?;
+    let generated = injection.generated.iter().map(|file| fresh.file(Path::new(file.name), &file.content));
+    let generated = generated.collect::<Result<_>>()?;
+    fresh.attach(&target)?;
+    Ok((places, generated))
+}
+
+/// A tmpfs that only this process knows: what is made in it needs no resolver.
+struct Fresh {
+    tree: OwnedFd,
+    directories: BTreeSet<PathBuf>,
+}
+
+impl Fresh {
+    fn new(size: Option<u64>, mode: u32) -> Result<Self> {
+        Ok(Self { tree: tmpfs(size, mode)?, directories: BTreeSet::new() })
     }
-    sys::mount_setattr(tree.as_fd(), MountAttr::default().with(MountAttr::RDONLY, true), false)?;
-    attach(&tree, &target)?;
-    Ok(private)
+
+    /// A file with this content, open for reading.
+    fn file(&mut self, path: &Path, content: &[u8]) -> Result<OwnedFd> {
+        let what = || format!("make `{}` for the driver", path.display());
+        self.parents(path).context(what)?;
+        let open = |flags| openat(&self.tree, path, flags | OFlag::O_CLOEXEC, Mode::from_bits_truncate(0o644));
+        let file = open(OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL).context(what)?;
+        if !content.is_empty() {
+            // By another descriptor: a mount that has a writer cannot become read-only.
+            File::from(open(OFlag::O_WRONLY).context(what)?).write_all(content).context(what)?;
+        }
+        Ok(file)
+    }
+
+    fn link(&mut self, path: &Path, to: &str) -> Result<()> {
+        let what = || format!("make the link `{}` for the driver", path.display());
+        self.parents(path).context(what)?;
+        symlinkat(to, &self.tree, path).context(what)
+    }
+
+    fn parents(&mut self, path: &Path) -> nix::Result<()> {
+        let Some(parent) = path.parent().filter(|p| !p.as_os_str().is_empty()) else { return Ok(()) };
+        if self.directories.contains(parent) {
+            return Ok(());
+        }
+        self.parents(parent)?;
+        mkdirat(&self.tree, parent, Mode::from_bits_truncate(0o755))?;
+        self.directories.insert(parent.to_owned());
+        Ok(())
+    }
+
+    /// Shows it, read-only from now on.
+    fn attach(self, target: &OwnedFd) -> Result<()> {
+        sys::mount_setattr(self.tree.as_fd(), MountAttr::default().with(MountAttr::RDONLY, true), false)?;
+        attach(&self.tree, target)
+    }
 }
 
 /// Mounts on a file or directory of the container, made if it is not there.
-fn over(root: &Root, source: &OwnedFd, target: &Path) -> Result<()> {
-    let directory = inroot::is_dir(source.as_fd())?;
+fn over(root: &Root, source: &OwnedFd, target: &Path, directory: bool) -> Result<()> {
     let place = if directory { root.make_dir(target)? } else { root.make_file(target)? };
     if inroot::is_dir(place.as_fd())? != directory {
         return Err(Error::new(format!("the image has a directory at `{}`", target.display())));
@@ -100,7 +150,8 @@ fn over(root: &Root, source: &OwnedFd, target: &Path) -> Result<()> {
 /// The nodes, and the driver's part of /proc, which shows the chosen GPUs alone.
 pub(super) fn machine(root: &Root, injection: &Injection, sources: &Sources) -> Result<()> {
     for (device, source) in injection.devices.iter().zip(&sources.devices) {
-        over(root, source, Path::new(&device.path)).context(|| format!("bind `{}` ({})", device.path, device.why))?;
+        over(root, source, Path::new(&device.path), false)
+            .context(|| format!("bind `{}` ({})", device.path, device.why))?;
     }
     if injection.driver.is_some() { mask(root, injection) } else { Ok(()) }
 }
@@ -108,15 +159,12 @@ pub(super) fn machine(root: &Root, injection: &Injection, sources: &Sources) -> 
 /// A fresh procfs has no `nvidia` where the driver's files came from somewhere else, but always a `driver`.
 fn mask(root: &Root, injection: &Injection) -> Result<()> {
     let (target, below) = match root.resolve(Path::new("/proc/driver/nvidia")) {
-        Ok(target) => (target, "/"),
-        Err(_) => (root.resolve(Path::new("/proc/driver"))?, "/nvidia"),
+        Ok(target) => (target, ""),
+        Err(_) => (root.resolve(Path::new("/proc/driver"))?, "nvidia"),
     };
-    let tree = tmpfs(Some(1 << 20), 0o555)?;
-    let shown = Root::from_fd(tree.try_clone().context(|| "dup")?);
+    let mut fresh = Fresh::new(Some(1 << 20), 0o555)?;
     for (path, content) in &injection.proc {
-        shown.write(&Path::new(below).join(path), content.as_bytes())?;
+        fresh.file(&Path::new(below).join(path), content.as_bytes())?;
     }
-    let attr = MountAttr::default().with(MountAttr::RDONLY, true).with(MountAttr::NOEXEC, true);
-    sys::mount_setattr(tree.as_fd(), attr, false)?;
-    attach(&tree, &target)
+    fresh.attach(&target)
 }

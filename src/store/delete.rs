@@ -107,7 +107,7 @@ mod tests {
         std::fs::create_dir_all(path("tree/closed/deep")).unwrap();
         std::fs::write(path("kept"), "x").unwrap();
         std::os::unix::fs::symlink(dir.path(), path("tree/link")).unwrap();
-        std::fs::set_permissions(path("tree/closed"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(path("tree/closed"), std::fs::Permissions::from_mode(0o0)).unwrap();
         tree(&path("tree")).unwrap();
         assert!(!path("tree").exists() && path("kept").exists());
         tree(&path("tree")).unwrap();

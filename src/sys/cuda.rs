@@ -4,6 +4,7 @@
 //! container. A library of another's is trusted to keep its documented interface (cuda.h), as every CUDA program does.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use std::fmt::Write;
 
 use libloading::{Library, Symbol};
 
@@ -59,10 +60,10 @@ pub struct Device {
 impl Cuda {
     /// Loads libcuda and starts it.
     pub fn start() -> Result<Self> {
+        type Init = unsafe extern "C" fn(c_uint) -> Code;
         // SAFETY: loading runs libcuda's own initialisers, as in every CUDA program.
         let library = unsafe { Library::new("libcuda.so.1") }.context(|| "load libcuda.so.1")?;
         let cuda = Self(library);
-        type Init = unsafe extern "C" fn(c_uint) -> Code;
         // SAFETY: `CUresult cuInit(unsigned int)`.
         let code = unsafe { cuda.symbol::<Init>(c"cuInit")?(0) };
         cuda.check("cuInit", code)?;
@@ -195,9 +196,23 @@ impl Cuda {
     }
 }
 
-/// As `nvidia-smi` writes it.
+/// As `nvidia-smi` writes it: dashes after 4, 6, 8 and 10 bytes.
 fn uuid_text(uuid: [u8; 16]) -> String {
-    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
-    let [a, b, c, d, e] = [&uuid[..4], &uuid[4..6], &uuid[6..8], &uuid[8..10], &uuid[10..]].map(hex);
-    format!("GPU-{a}-{b}-{c}-{d}-{e}")
+    let mut text = String::from("GPU-");
+    for (at, byte) in uuid.iter().enumerate() {
+        let dash = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
+        let _ = write!(text, "{dash}{byte:02x}"); // writing to a String cannot fail
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn uuids_are_written_as_the_driver_does() {
+        let bytes = std::array::from_fn(|i| u8::try_from(i).unwrap());
+        assert_eq!(uuid_text(bytes), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
+    }
 }

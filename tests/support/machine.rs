@@ -31,7 +31,7 @@ impl Machine {
                 ["dir", path] => drop(std::fs::create_dir_all(machine.at(path))),
                 ["node", path, ..] => {
                     machine.file(path, "");
-                    nodes += &format!("{}\n", words[1..].join(" "));
+                    nodes = nodes + &words[1..].join(" ") + "\n";
                 }
                 ["cache", soname, path] => cache.push(Entry::new(FLAGS_X86_64, soname, path)),
                 ["driver", version] => machine.driver(version),
@@ -84,6 +84,7 @@ impl Machine {
 }
 
 /// An ELF file with a `.dynamic` section that names it and, if asked for, a `.gnu.version_r` that needs a glibc.
+#[allow(clippy::cast_possible_truncation)] // all of it is small
 pub(crate) fn elf(class: u8, soname: &str, glibc: Option<&str>) -> Vec<u8> {
     let strings = format!("\0{soname}\0GLIBC_{}\0", glibc.unwrap_or("2.2.5")).into_bytes();
     let version = 2 + soname.len() as u32;
