@@ -64,7 +64,9 @@ impl Root {
     pub fn read(&self, path: &Path, cap: u64) -> Result<Option<Vec<u8>>> {
         let what = || format!("read `{}` in the image", path.display());
         let Some(file) = self.file(path)? else { return Ok(None) };
-        let mut content = Vec::with_capacity(4096); // what most of them are: one read, and one to see the end
+        let mut content = Vec::new();
+        let length = file.metadata().context(what)?.len();
+        content.reserve(usize::try_from(length.min(cap)).unwrap_or_default().max(4095) + 1); // /proc's files say 0
         file.take(cap + 1).read_to_end(&mut content).context(what)?;
         if content.len() as u64 > cap {
             return Err(Error::new(format!("it is larger than {cap} bytes"))).context(what);
@@ -86,15 +88,27 @@ impl Root {
         }
         let mut walked = PathBuf::from("/");
         let mut dir = self.open_at(&walked, OFlag::O_PATH).context(what)?;
+        let mut made = false; // then there is nothing below
         for name in names(path).context(what)? {
             walked.push(name);
-            dir = match self.open_at(&walked, OFlag::O_PATH | OFlag::O_DIRECTORY) {
-                Err(Errno::ENOENT) => make_dir_at(dir.as_fd(), name),
-                done => done,
-            }
-            .context(what)?;
+            let there =
+                if made { Err(Errno::ENOENT) } else { self.open_at(&walked, OFlag::O_PATH | OFlag::O_DIRECTORY) };
+            made = matches!(there, Err(Errno::ENOENT));
+            dir = if made { make_dir_at(dir.as_fd(), name) } else { there }.context(what)?;
         }
         Ok(dir)
+    }
+
+    /// The directory at `path`, made if it is not there; a link is refused. An image with one at `/dev` or `/proc` would
+    /// have other places mounted over (CVE-2019-19921, CVE-2023-27561).
+    pub fn make_own_dir(&self, path: &Path) -> Result<OwnedFd> {
+        match self.open_at(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW) {
+            Ok(dir) => Ok(dir),
+            Err(_) if self.is_symlink(path)? => {
+                Err(Error::new(format!("the image has a symbolic link at `{}`", path.display())))
+            }
+            Err(_) => self.make_dir(path),
+        }
     }
 
     /// The file at `path`, made empty if it is not there, opened only to be named. A link that leads nowhere makes way:
@@ -183,6 +197,16 @@ pub fn is_dir(fd: BorrowedFd) -> Result<bool> {
 
 fn is(mode: libc::mode_t, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits()) == kind
+}
+
+/// A file or directory in one that gpurun has made, opened only to be named.
+pub fn make_at(parent: BorrowedFd, name: &OsStr, directory: bool) -> Result<OwnedFd> {
+    let what = || format!("make `{}`", name.display());
+    if directory {
+        return make_dir_at(parent, name).context(what);
+    }
+    let flags = OFlag::O_RDONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(parent, name, flags, Mode::from_bits_truncate(0o644)).context(what)
 }
 
 fn make_dir_at(parent: BorrowedFd, name: &OsStr) -> nix::Result<OwnedFd> {

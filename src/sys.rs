@@ -56,13 +56,40 @@ pub fn fork() -> Result<Fork> {
     }
 }
 
-/// fork(2) from a child of [`fork`], which has the one thread it was born with. /proc may not show us any more.
-pub fn fork_again() -> nix::Result<Fork> {
-    // SAFETY: only `launch::init` calls this, in a process that [`fork`] made and that starts no thread.
-    match unsafe { nix::unistd::fork() }? {
-        nix::unistd::ForkResult::Parent { child } => Ok(Fork::Parent(child)),
-        nix::unistd::ForkResult::Child => Ok(Fork::Child),
+/// The stack of a [`spawn`]ed process, of which only what is used is ever made.
+const STACK: usize = 256 << 10;
+
+/// A child that runs `become_other` and must end there in an exec or an exit (vfork(2)): until then it works in our
+/// memory, which need not be copied, and we sleep.
+pub fn spawn(mut become_other: impl FnMut() -> std::convert::Infallible) -> nix::Result<nix::unistd::Pid> {
+    use nix::sched::{CloneFlags, clone};
+    let mut stack = vec![0_u8; STACK];
+    let child = Box::new(|| match become_other() {});
+    let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
+    // SAFETY: we sleep until the child has memory of its own or is gone, so nothing is used by both at once, and the stack
+    // and what is borrowed outlive its use. What the child changes in our memory is of its own making. It has signal
+    // handlers and descriptors of its own. Only PID 1 calls this, which has one thread.
+    unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }
+}
+
+/// Gives up all capabilities of this process, and the right to get one by an exec.
+pub fn drop_capabilities() -> nix::Result<()> {
+    const VERSION_3: u32 = 0x2008_0522;
+    let prctl = |option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong| {
+        // SAFETY: plain integers.
+        Errno::result(unsafe { libc::prctl(option, first, second, 0, 0) })
+    };
+    for capability in 0.. {
+        match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+            Ok(_) => {}
+            Err(Errno::EINVAL) => break, // that was the last the kernel knows
+            Err(e) => return Err(e),
+        }
     }
+    prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
+    let (header, none) = ([VERSION_3, 0], [0_u32; 6]);
+    // SAFETY: a version 3 header of this process, and its two sets of effective, permitted and inheritable words.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
 }
 
 /// Fails if this process has more than one thread. `/proc/self/task` has two links and one for each thread.
@@ -310,6 +337,13 @@ fn fd(ret: libc::c_long) -> io::Result<OwnedFd> {
 
 fn check(ret: libc::c_long) -> io::Result<()> {
     if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the file behind `fd` has extended attributes, or cannot say (flistxattr(2)).
+pub fn has_xattrs(fd: BorrowedFd) -> bool {
+    // SAFETY: with a size of zero nothing is written.
+    let size = unsafe { libc::flistxattr(fd.as_raw_fd(), std::ptr::null_mut(), 0) };
+    size != 0 && !(size < 0 && Errno::last() == Errno::ENOTSUP)
 }
 
 /// Sets an extended attribute of the file behind `fd` (fsetxattr(2)).

@@ -11,10 +11,10 @@ mod run;
 
 use std::sync::Arc;
 
-use clap::Parser;
 use clap::error::ErrorKind;
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::{Cli, Pull, StoreArgs, Verb};
+use crate::cli::{Cli, Pull, RunArgs, StoreArgs, Verb};
 use crate::error::{EXIT_GPURUN, Result};
 use crate::host::Host;
 use crate::image::Platform;
@@ -27,6 +27,9 @@ use crate::{registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
+    if let Some(args) = plain_run() {
+        return run::run(&args, inherited);
+    }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => return refused::reason(&usage).map_or_else(|| Ok(print_usage(&usage)), Err),
@@ -48,6 +51,21 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Logout(args) => login::logout(&args),
         Verb::BuiltinHello => hello::hello(),
     }
+}
+
+/// A run without mistakes is parsed without the other verbs, which take as long as all the rest. Everything else, and
+/// every refusal, is left to the whole command line.
+fn plain_run() -> Option<RunArgs> {
+    let mut args: Vec<_> = std::env::args_os().collect();
+    let first = args.get(1)?.to_str()?;
+    if first == "run" {
+        args.remove(1);
+    } else if first.starts_with('-') || first == "help" || Verb::has_subcommand(first) {
+        return None;
+    }
+    let command = RunArgs::augment_args(clap::Command::new("gpurun").args_override_self(true).disable_help_flag(true));
+    let matches = command.try_get_matches_from(args).ok()?;
+    RunArgs::from_arg_matches(&matches).ok()
 }
 
 /// Help is what was asked for; a usage error ends with 125, since clap's 2 could be the workload's own.

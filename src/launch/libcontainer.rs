@@ -102,6 +102,7 @@ fn share_of(plan: &Plan) -> Result<Spec> {
     }
     if let Some(process) = spec.process_mut() {
         process.set_cwd("/".into());
+        process.set_capabilities(None); // the workload drops them, in half the calls
         // Without HOME it would look one up in the image, through NSS, with privileges.
         process.set_env(Some(vec!["HOME=/".into()]));
     }

@@ -16,7 +16,7 @@ use nix::unistd::{Pid, getpid};
 use super::workload::Workload;
 use super::{STOPPED, signals};
 use crate::error::{Context, Error, Result};
-use crate::sys::{self, Change, Fork};
+use crate::sys::{self, Change};
 
 /// Sent by the kernel when the supervisor is gone, where no PID namespace would end the workload with us.
 const ABANDONED: Signal = Signal::SIGALRM;
@@ -28,10 +28,8 @@ pub(super) fn run(workload: &Workload) -> Result<Infallible> {
     set.thread_block().context(|| "block signals")?;
     end_with_supervisor(workload, if is_init() { Signal::SIGKILL } else { ABANDONED })?;
     prctl::set_child_subreaper(true).context(|| "prctl PR_SET_CHILD_SUBREAPER")?;
-    match sys::fork_again().context(|| "fork the workload")? {
-        Fork::Child => become_workload(workload),
-        Fork::Parent(child) => reap(child, workload, &set),
-    }
+    let child = sys::spawn(|| become_workload(workload)).context(|| "fork the workload")?;
+    reap(child, workload, &set)
 }
 
 /// Whether we are PID 1, with which the kernel ends all others.
@@ -39,7 +37,7 @@ fn is_init() -> bool {
     getpid().as_raw() == 1
 }
 
-fn become_workload(workload: &Workload) -> Result<Infallible> {
+fn become_workload(workload: &Workload) -> Infallible {
     // Matters without a PID namespace, where nothing else ends the workload when gpurun is killed.
     let failure = end_with_supervisor(workload, Signal::SIGKILL).err().unwrap_or_else(|| {
         let Err(error) = workload.exec();

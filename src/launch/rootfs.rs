@@ -4,25 +4,30 @@
 //! user and mount namespace, where all of it ends with the last process. Everything of the host is opened before
 //! anything covers it; every target is found by the in-root resolver and mounted on by descriptor.
 
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, OsStr};
+use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, fstat, mkdirat, umask};
-use nix::unistd::{chdir, fchdir, pivot_root};
+use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, umask, utimensat};
+use nix::sys::time::TimeSpec;
+use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
 
 use super::inject::{self, Sources};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
-use crate::plan::Plan;
 use crate::plan::mounts::{Mount, What};
+use crate::plan::{File, Plan};
 use crate::sys::{self, MountAttr};
 
 /// The directory that the private tmpfs covers: one that every Linux has. What is below it on the host was opened before.
 pub(crate) const SCRATCH: &str = "/tmp";
+
+/// gpurun's own directory of devices, which nothing of the image is in.
+const DEV: &str = "/dev";
 
 /// Builds the rootfs of the plan in a new mount namespace, which the caller has made.
 pub(crate) fn build(plan: &Plan) -> Result<Root> {
@@ -55,21 +60,24 @@ fn assemble(plan: &Plan) -> Result<Root> {
     if fstat(&lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
         take_over(plan, &lower, &upper)?;
     }
+    let left = prepare(plan, &lower, &upper)?;
     let root = overlay(&lower)?;
-    for file in &plan.files {
+    for file in left {
         root.write(Path::new(file.path), &file.content)?;
     }
     inject::files(&root, &plan.injection, &injected)?;
-    for (mount, source) in plan.mounts.iter().zip(&sources) {
-        mount_on(&root, mount, source.as_ref())
+    let mut dev = None;
+    for (mount, source) in plan.mounts.iter().zip(sources) {
+        let tree = mount_on(&root, dev.as_ref(), mount, source)
             .context(|| format!("mount `{}` ({})", mount.target.display(), mount.why))?;
+        if dev.is_none() && mount.target == Path::new(DEV) {
+            dev = Some(tree);
+        }
     }
+    links(plan, dev.as_ref())?;
     inject::machine(&root, &plan.injection, &injected)?;
     for directory in &plan.directories {
         root.make_dir(&directory.path)?;
-    }
-    for link in &plan.links {
-        root.make_link(Path::new(link.path), Path::new(link.to))?;
     }
     Ok(root)
 }
@@ -138,6 +146,95 @@ fn own_parents(target: &Path, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
+/// Makes what it can in the upper layer before it is one: through the overlay, each costs ten times as much. Gives the
+/// files that are left to write.
+fn prepare<'p>(plan: &'p Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<Vec<&'p File>> {
+    let mut left = Vec::new();
+    for file in &plan.files {
+        if !supply(file, lower, upper).context(|| format!("write `{}` in the upper layer", file.path))? {
+            left.push(file);
+        }
+    }
+    for directory in &plan.directories {
+        if let Some(levels) = levels(&directory.path, lower)
+            && levels.iter().any(|(_, below)| below.is_none())
+        {
+            make_above(&levels, upper)
+                .context(|| format!("mkdir `{}` in the upper layer", directory.path.display()))?;
+        }
+    }
+    Ok(left)
+}
+
+/// Writes a file in the place of the image's; false if the image has something else than files and directories there.
+fn supply(file: &File, lower: &OwnedFd, upper: &OwnedFd) -> Result<bool> {
+    let path = Path::new(file.path);
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
+    let Some(levels) = levels(parent, lower) else { return Ok(false) };
+    let below = levels.last().map_or(Some(lower), |(_, below)| below.as_ref());
+    let mode = match below.map(|dir| fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)) {
+        None | Some(Err(Errno::ENOENT)) => Mode::from_bits_truncate(0o644),
+        Some(Ok(stat)) if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {
+            Mode::from_bits_truncate(stat.st_mode)
+        }
+        Some(_) => return Ok(false),
+    };
+    let above = make_above(&levels, upper)?;
+    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let target = openat(&above, name, flags, mode).context(|| "open")?;
+    std::fs::File::from(target).write_all(&file.content).context(|| "write")?;
+    if let Some(below) = below {
+        keep_mtime(below, &above)?;
+    }
+    Ok(true)
+}
+
+/// The directory's time is the image's, as after a copy by the overlay.
+fn keep_mtime(below: &OwnedFd, above: &OwnedFd) -> Result<()> {
+    let stat = fstat(below).context(|| "fstat")?;
+    let mtime = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
+    utimensat(above, ".", &TimeSpec::UTIME_OMIT, &mtime, UtimensatFlags::FollowSymlink).context(|| "utimensat")
+}
+
+/// The names on the way to a directory, with the image's own directories as far as they go. `None` if something else is
+/// on the way, or a directory has attributes that only the overlay would copy.
+fn levels<'a>(path: &'a Path, lower: &OwnedFd) -> Option<Vec<(&'a OsStr, Option<OwnedFd>)>> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut levels: Vec<(&OsStr, Option<OwnedFd>)> = Vec::new();
+    for component in path.components().filter(|c| !matches!(c, Component::RootDir | Component::CurDir)) {
+        let Component::Normal(name) = component else { return None };
+        let below = match levels.last().map_or(Some(lower), |(_, below)| below.as_ref()) {
+            None => None,
+            Some(dir) => match openat(dir, name, flags, Mode::empty()) {
+                Ok(below) if sys::has_xattrs(below.as_fd()) => return None,
+                Ok(below) => Some(below),
+                Err(Errno::ENOENT) => None,
+                Err(_) => return None,
+            },
+        };
+        levels.push((name, below));
+    }
+    Some(levels)
+}
+
+/// Makes these directories in the upper layer, with the image's modes where it has them. Gives the last.
+fn make_above(levels: &[(&OsStr, Option<OwnedFd>)], upper: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    let mut above = upper.try_clone().context(|| "dup")?;
+    for (name, below) in levels {
+        let mode = match below {
+            Some(below) => fstat(below).context(|| "fstat")?.st_mode,
+            None => 0o755,
+        };
+        match mkdirat(&above, *name, Mode::from_bits_truncate(mode)) {
+            Ok(()) | Err(Errno::EEXIST) => {}
+            Err(e) => return Err(e).context(|| "mkdir"),
+        }
+        above = openat(&above, *name, flags, Mode::empty()).context(|| "open")?;
+    }
+    Ok(above)
+}
+
 /// The image's tree below, a directory in the scratch tmpfs above.
 fn overlay(lower: &OwnedFd) -> Result<Root> {
     // A relative lower needs no escaping: its path may hold the separators that overlayfs splits at.
@@ -156,32 +253,48 @@ fn overlay(lower: &OwnedFd) -> Result<Root> {
     Ok(Root::from_fd(tree))
 }
 
-/// Mounts one entry of the plan.
-fn mount_on(root: &Root, mount: &Mount, source: Option<&OwnedFd>) -> Result<()> {
-    let new = match &mount.what {
-        What::Bind { .. } => None,
-        What::Tmpfs { size, mode } => Some(tmpfs(*size, *mode)?),
-        What::Devpts => Some(devpts()?),
-        What::Proc => Some(proc()?),
+/// Mounts one entry of the plan. Gives the mount.
+fn mount_on(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, source: Option<OwnedFd>) -> Result<OwnedFd> {
+    let (tree, directory) = match &mount.what {
+        What::Bind { .. } => {
+            let source = source.context(|| "it has no source")?;
+            let directory = inroot::is_dir(source.as_fd())?;
+            (source, directory)
+        }
+        What::Tmpfs { size, mode } => (tmpfs(*size, *mode)?, true),
+        What::Devpts => (devpts()?, true),
+        What::Proc => (proc()?, true),
     };
-    refuse_link(root, mount)?;
-    let tree = new.as_ref().or(source).context(|| "it has no source")?;
-    let target = match inroot::is_dir(tree.as_fd())? {
-        true => root.make_dir(&mount.target)?,
-        false => root.make_file(&mount.target)?,
-    };
-    if inroot::is_dir(tree.as_fd())? != inroot::is_dir(target.as_fd())? {
-        return Err(Error::new("the source is a file, and the target is a directory"));
-    }
-    attach(tree, &target)
+    attach(&tree, &place(root, dev, mount, directory)?)?;
+    Ok(tree)
 }
 
-/// An image with a link at `/dev` or `/proc` would have other places mounted over (CVE-2019-19921, CVE-2023-27561).
-fn refuse_link(root: &Root, mount: &Mount) -> Result<()> {
-    if mount.follow || !root.is_symlink(&mount.target)? {
-        return Ok(());
+/// Where to mount, made if it is not there.
+fn place(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, directory: bool) -> Result<OwnedFd> {
+    let target = mount.target.as_path();
+    if let (true, Some(dev), Some(name)) = (mount.fresh, dev, target.file_name()) {
+        return inroot::make_at(dev.as_fd(), name, directory);
     }
-    Err(Error::new(format!("the image has a symbolic link at `{}`", mount.target.display())))
+    match directory {
+        true if mount.follow => return root.make_dir(target),
+        true => return root.make_own_dir(target),
+        false => {}
+    }
+    let place = root.make_file(target)?;
+    match inroot::is_dir(place.as_fd())? {
+        true => Err(Error::new("the source is a file, and the target is a directory")),
+        false => Ok(place),
+    }
+}
+
+/// The links that programs expect in /dev.
+fn links(plan: &Plan, dev: Option<&OwnedFd>) -> Result<()> {
+    for link in &plan.links {
+        let what = || format!("make the link `{}`", link.path);
+        let (dev, name) = dev.zip(Path::new(link.path).file_name()).context(what)?;
+        symlinkat(link.to, dev, name).context(what)?;
+    }
+    Ok(())
 }
 
 pub(super) fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {

@@ -93,8 +93,9 @@ impl Workload {
         })
     }
 
-    /// Enters the working directory and finds the command.
+    /// Gives up all capabilities, enters the working directory and finds the command.
     pub(super) fn prepare(&self) -> Result<()> {
+        sys::drop_capabilities().context(|| "give up all capabilities")?;
         enter(&self.cwd)?;
         let command = find(OsStr::from_bytes(self.argv[0].as_bytes()), &self.path)?;
         check_interpreters(&command)?;

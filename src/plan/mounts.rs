@@ -25,6 +25,9 @@ pub struct Mount {
     /// Whether the image may have a link in the target's place; system directories must be themselves.
     #[serde(skip)]
     pub follow: bool,
+    /// Whether the target's name is made by gpurun, in a directory that it has made and filled itself.
+    #[serde(skip)]
+    pub fresh: bool,
     /// Why.
     pub why: &'static str,
 }
@@ -66,17 +69,16 @@ pub const LINKS: &[Link] = &[
 
 /// Decides all mounts.
 pub fn decide(request: &Request, host: &Host) -> Vec<Mount> {
-    let mut all = vec![dev(), pts(), shm(request, host), proc(request, host), sys()];
-    all.extend(
-        DEVICES.iter().map(|path| Mount { follow: true, ..system(path, bind(path), false, "a standard device") }),
-    );
+    let in_dev = |mount| Mount { fresh: true, ..mount };
+    let mut all = vec![dev(), in_dev(pts()), in_dev(shm(request, host)), proc(request, host), sys()];
+    all.extend(DEVICES.iter().map(|path| in_dev(system(path, bind(path), false, "a standard device"))));
     all.extend(etc(request, host));
     all.extend(request.mounts.iter().map(users));
     all
 }
 
 fn system(target: &str, what: What, read_only: bool, why: &'static str) -> Mount {
-    Mount { target: target.into(), what, read_only, follow: false, why }
+    Mount { target: target.into(), what, read_only, follow: false, fresh: false, why }
 }
 
 fn bind(source: &str) -> What {
@@ -132,5 +134,5 @@ fn users(wanted: &Wanted) -> Mount {
         Wanted::Bind { source, read_only, why, .. } => (What::Bind { source: source.clone() }, *read_only, *why),
         Wanted::Tmpfs { size, mode, .. } => (What::Tmpfs { size: *size, mode: *mode }, false, "--tmpfs"),
     };
-    Mount { target: wanted.target().into(), what, read_only, follow: true, why }
+    Mount { target: wanted.target().into(), what, read_only, follow: true, fresh: false, why }
 }

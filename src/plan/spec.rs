@@ -103,6 +103,7 @@ fn injected(plan: &Plan) -> Vec<Mount> {
         what: What::Bind { source },
         read_only,
         follow: true,
+        fresh: false,
         why,
     };
     let devices = injection.devices.iter().map(|d| bind((&d.path).into(), (&d.path).into(), false, d.why));
