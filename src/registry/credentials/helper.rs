@@ -98,7 +98,10 @@ fn run(name: &str, action: &str, request: &str, patience: Duration) -> Result<An
     let mut command = Command::new(&program);
     let started = command.arg(action).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let child = started.map_err(|e| match e.kind() {
-        ErrorKind::NotFound => Error::new(format!("there is no `{program}` in PATH")),
+        // Denied: by a directory of PATH, which is then not known to have it.
+        ErrorKind::NotFound | ErrorKind::PermissionDenied => {
+            Error::new(format!("there is no `{program}` in PATH that can be executed"))
+        }
         _ => Error::new(format!("start `{program}`")).because(e),
     })?;
     converse(child, request, Instant::now() + patience)
@@ -205,6 +208,6 @@ mod tests {
     fn no_path_is_a_name() {
         assert!(run("../x", "get", "h", PATIENCE).is_err());
         let error = run("of-nobody", "get", "h", PATIENCE).err().unwrap();
-        assert_eq!(error.to_string(), "there is no `docker-credential-of-nobody` in PATH");
+        assert_eq!(error.to_string(), "there is no `docker-credential-of-nobody` in PATH that can be executed");
     }
 }
