@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::support::process::{Running, eventually, state};
+use crate::support::process::{Running, count, eventually, state};
 use crate::support::{Case, Finish};
 
 /// Says which signals it gets, until SIGTERM ends it.
@@ -33,8 +33,10 @@ fn each_is_forwarded() {
 fn one_that_the_workload_does_not_handle_ends_it() {
     let case = Case::new();
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1] {
-        let mut running = case.gpurun(&[], &["sh", "-c", "echo up; exec sleep 1000"]).start();
-        running.until("up").signal(signal);
+        // No shell: one ignores SIGQUIT until it has become something else.
+        let mut running = case.gpurun(&[], &["sleep", "1234.5"]).start();
+        eventually("supervisor, PID 1 and workload are there", || count("1234.5") == 3);
+        running.signal(signal);
         running.finish().ends(128 + signal as i32);
     }
 }
