@@ -1,22 +1,15 @@
-//! What a run asks for: the options of the command line, each parsed into a value.
+//! The mounts a user wants: `-v`, `--mount`, `--tmpfs`, `--home` and `--here`.
 //!
-//! In: [`RunArgs`] and the caller's directories. Out: [`Request`], which plan decides by. Only `--env-file` is read from
-//! disk here; whether a bind's source exists is looked at by [`Request::check_sources`], before anything starts.
+//! In: the options, and the caller's directories. Out: [`Wanted`] values, parents before what is below them. Pure.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
+use super::quantities::parse_size;
+use crate::cli::RunArgs;
 use crate::error::{Context, Error, Result};
-use crate::gpu::classify::Capabilities;
-use crate::gpu::compat;
-use crate::gpu::select::{self, Asked};
 use crate::host::Host;
-use crate::plan::env::{self, Rule};
-
-/// The largest env file that is read.
-const MAX_ENV_FILE: u64 = 16 << 20;
 
 /// Targets that gpurun itself fills: what is mounted there must be what the workload expects of them.
 const RESERVED: &[&str] = &[
@@ -36,53 +29,6 @@ const RESERVED: &[&str] = &[
     "/dev/stdout",
     "/dev/stderr",
 ];
-
-/// All options of one run.
-#[derive(Clone, Debug)]
-pub struct Request {
-    /// The user's mounts, parents before what is below them.
-    pub mounts: Vec<Wanted>,
-    /// `--env-file`, then `-e`.
-    pub env: Vec<Rule>,
-    /// What of the caller's environment passes.
-    pub env_policy: EnvPolicy,
-    /// `-w`, or the current directory with `--here`.
-    pub workdir: Option<PathBuf>,
-    /// `-u`
-    pub user: Option<String>,
-    /// `--root`
-    pub root: bool,
-    /// `--stop-signal`
-    pub stop_signal: Option<String>,
-    /// `--gpus`, else what the host's environment asks for.
-    pub gpus: Asked,
-    /// `--gpu-caps`
-    pub gpu_caps: Option<Capabilities>,
-    /// `--driver-root`
-    pub driver_root: Option<PathBuf>,
-    /// `--cuda-compat`
-    pub cuda_compat: compat::Mode,
-    /// Not `--no-require`
-    pub require: bool,
-    /// `--entrypoint`; empty to remove the image's.
-    pub entrypoint: Option<OsString>,
-    /// Command and arguments.
-    pub command: Vec<OsString>,
-    /// `--read-only`
-    pub read_only: bool,
-    /// `--hostname`
-    pub hostname: Option<String>,
-    /// `--name`
-    pub name: Option<String>,
-    /// `--network`
-    pub network: Network,
-    /// `--pid`
-    pub pid: Pid,
-    /// `--shm-size`, in bytes.
-    pub shm_size: Option<u64>,
-    /// `--ulimit`
-    pub limits: Vec<Limit>,
-}
 
 /// One mount the user wants.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -118,91 +64,13 @@ impl Wanted {
     }
 }
 
-/// A resource limit (setrlimit(2)).
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct Limit {
-    /// Docker's name of it: `nofile`, `memlock`, …
-    pub name: String,
-    /// What holds; `u64::MAX` is unlimited.
-    pub soft: u64,
-    /// What the workload may raise it to.
-    pub hard: u64,
-}
-
-impl Request {
-    /// Parses every option.
-    pub fn new(args: &RunArgs, host: &Host) -> Result<Self> {
-        Ok(Self {
-            mounts: mounts(args, host)?,
-            env: env_rules(args)?,
-            env_policy: args.env_policy,
-            workdir: if args.here { Some(current_dir(host, "--here")?) } else { args.workdir.clone() },
-            user: args.user.clone(),
-            root: args.root,
-            stop_signal: args.stop_signal.clone(),
-            gpus: select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str())?,
-            gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
-            driver_root: args.driver_root.clone(),
-            cuda_compat: args.cuda_compat,
-            require: !args.no_require,
-            entrypoint: args.entrypoint.clone(),
-            command: without_dashes(&args.command),
-            read_only: args.read_only,
-            hostname: args.hostname.clone().map(checked_hostname).transpose()?,
-            name: args.name.clone(),
-            network: args.network,
-            pid: args.pid,
-            shm_size: args.shm_size.as_deref().map(parse_size).transpose()?,
-            limits: args.ulimit.iter().map(|l| parse_limit(l)).collect::<Result<_>>()?,
-        })
-    }
-
-    /// Refuses a run whose bind sources are not there.
-    pub fn check_sources(&self) -> Result<()> {
-        self.mounts.iter().try_for_each(|mount| match mount {
-            Wanted::Bind { source, why, .. } => std::fs::symlink_metadata(source)
-                .and_then(|_| std::fs::metadata(source))
-                .map(drop)
-                .context(|| format!("stat `{}`, the source of a bind ({why})", source.display())),
-            Wanted::Tmpfs { .. } => Ok(()),
-        })
-    }
-}
-
-/// Docker has no `--` after the image; podman's users write one.
-fn without_dashes(command: &[OsString]) -> Vec<OsString> {
-    command.strip_prefix(&[OsString::from("--")][..]).unwrap_or(command).to_vec()
-}
-
-fn checked_hostname(name: String) -> Result<String> {
-    let ok = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'.';
-    match (1..=64).contains(&name.len()) && name.bytes().all(ok) {
-        true => Ok(name),
-        false => Err(Error::new(format!("`{name}` is not a host name: up to 64 letters, digits, `-` and `.`"))),
-    }
-}
-
-fn current_dir(host: &Host, why: &str) -> Result<PathBuf> {
+/// The current directory, which the option `why` needs.
+pub(super) fn current_dir(host: &Host, why: &str) -> Result<PathBuf> {
     host.cwd.clone().context(|| format!("{why} needs a current directory, and this one was deleted or is unreadable"))
 }
 
-fn env_rules(args: &RunArgs) -> Result<Vec<Rule>> {
-    let mut rules = Vec::new();
-    for file in &args.env_file {
-        let what = || format!("read the env file `{}`", file.display());
-        let size = std::fs::metadata(file).context(what)?.len();
-        if size > MAX_ENV_FILE {
-            return Err(Error::new(format!("it is larger than {MAX_ENV_FILE} bytes"))).context(what);
-        }
-        rules.extend(env::parse_file(&std::fs::read(file).context(what)?).context(what)?);
-    }
-    for option in &args.env {
-        rules.push(Rule::parse(option)?);
-    }
-    Ok(rules)
-}
-
-fn mounts(args: &RunArgs, host: &Host) -> Result<Vec<Wanted>> {
+/// All of them.
+pub(super) fn wanted(args: &RunArgs, host: &Host) -> Result<Vec<Wanted>> {
     let mut all = Vec::new();
     if args.home {
         let home = host.home.clone().context(|| "--home needs a home directory, and none is known: set $HOME")?;
@@ -368,56 +236,6 @@ fn parse_mode(text: &str) -> Result<u32> {
     mode.ok_or_else(|| Error::new(format!("`{text}` is not a mode in octal")))
 }
 
-/// Bytes, or with k, m, g, t (and b, or ib, after it) their powers of 1024, as Docker has it.
-pub fn parse_size(text: &str) -> Result<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match &lower[digits.len()..] {
-        "" | "b" => Some(0),
-        "k" | "kb" | "kib" => Some(10),
-        "m" | "mb" | "mib" => Some(20),
-        "g" | "gb" | "gib" => Some(30),
-        "t" | "tb" | "tib" => Some(40),
-        _ => None,
-    };
-    let bytes = shift.and_then(|s| digits.parse::<u64>().ok()?.checked_mul(1 << s)).filter(|b| *b > 0);
-    bytes.ok_or_else(|| Error::new(format!("`{text}` is not a size: write 64m or 2g")))
-}
-
-/// Seconds, as 90s, 45m, 12h, 30d or 4w.
-pub fn parse_duration(text: &str) -> Result<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match &text[digits.len()..] {
-        "s" => Some(1),
-        "m" => Some(60),
-        "h" => Some(3600),
-        "d" => Some(86_400),
-        "w" => Some(604_800),
-        _ => None,
-    };
-    let seconds = unit.and_then(|unit| digits.parse::<u64>().ok()?.checked_mul(unit));
-    seconds.ok_or_else(|| Error::new(format!("`{text}` is not a duration: write 12h or 30d")))
-}
-
-/// `NAME=SOFT[:HARD]`; -1 and `unlimited` are no limit.
-fn parse_limit(text: &str) -> Result<Limit> {
-    let bad = || Error::new(format!("`--ulimit {text}` is not NAME=SOFT[:HARD]"));
-    let (name, values) = text.split_once('=').ok_or_else(bad)?;
-    let value = |v: &str| match v {
-        "-1" | "unlimited" => Ok(u64::MAX),
-        number => number.parse().map_err(|_| bad()),
-    };
-    let (soft, hard) = values.split_once(':').map_or((values, values), |pair| pair);
-    let limit = Limit { name: name.into(), soft: value(soft)?, hard: value(hard)? };
-    if crate::launch::limits::resource(&limit.name).is_none() {
-        return Err(Error::new(format!("`{name}` is not a resource limit")));
-    }
-    if limit.soft > limit.hard {
-        return Err(Error::new(format!("`--ulimit {text}`: the soft limit is above the hard one")));
-    }
-    Ok(limit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,28 +284,6 @@ mod tests {
         }
         for target in ["/b", "/dev/x", "/proc2", "/sys/x"] {
             assert!(check_target(Path::new(target)).is_ok(), "{target}");
-        }
-    }
-
-    #[test]
-    fn sizes_and_limits_are_dockers() {
-        for (text, want) in [("1", 1), ("64m", 64 << 20), ("2G", 2 << 30), ("3kib", 3 << 10)] {
-            assert_eq!(parse_size(text).unwrap(), want);
-        }
-        for text in ["", "0", "m", "1x", "-1", "99999999999t"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-        for (text, want) in [("90s", 90), ("2m", 120), ("1h", 3600), ("30d", 2_592_000), ("1w", 604_800), ("0d", 0)] {
-            assert_eq!(parse_duration(text).unwrap(), want);
-        }
-        for text in ["", "5", "d", "-1d", "1y", "99999999999999999999w"] {
-            assert!(parse_duration(text).is_err(), "{text}");
-        }
-        let limit = |soft, hard| Limit { name: "nofile".into(), soft, hard };
-        assert_eq!(parse_limit("nofile=5").unwrap(), limit(5, 5));
-        assert_eq!(parse_limit("nofile=5:-1").unwrap(), limit(5, u64::MAX));
-        for text in ["nofile", "nofile=x", "bogus=1", "nofile=2:1"] {
-            assert!(parse_limit(text).is_err(), "{text}");
         }
     }
 }

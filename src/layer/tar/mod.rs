@@ -7,10 +7,17 @@
 
 #![allow(clippy::cast_possible_truncation)] // to usize, of numbers that were compared with a usize or a cap before
 
+mod header;
+mod pax;
+mod sparse;
+
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 
 use crate::error::{Context, Error, Result};
+use header::{Header, until_nul};
+use pax::{Records, parse_decimal, parse_time};
+use sparse::{MAX_SEGMENTS, Segment, Sparse, pairs, read_gnu_segments};
 
 const BLOCK: u64 = 512;
 
@@ -18,9 +25,6 @@ type Block = [u8; BLOCK as usize];
 
 /// The longest PAX header or GNU long name that is read.
 const MAX_EXTENSION: u64 = 1 << 20;
-
-/// The most pieces a sparse file may have.
-const MAX_SEGMENTS: usize = 1 << 18;
 
 /// What a tar is read from.
 pub trait Input: BufRead {
@@ -72,14 +76,6 @@ pub struct Time {
     /// Nanoseconds after that.
     pub nanos: u32,
 }
-
-/// A piece of a sparse file that holds data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Segment {
-    offset: u64,
-    length: u64,
-}
-
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -323,7 +319,6 @@ impl<R: Input> Reader<R> {
         parse_decimal(&line)
     }
 }
-
 /// What the extension headers before an entry say.
 #[derive(Default)]
 struct Extensions {
@@ -331,225 +326,9 @@ struct Extensions {
     path: Option<Vec<u8>>,
     link: Option<Vec<u8>>,
 }
-
-struct Sparse {
-    size: u64,
-    segments: Vec<Segment>,
-}
-
-impl Sparse {
-    /// Pieces in order, inside the file, and all of them stored.
-    fn checked(self, stored: u64) -> Result<Self> {
-        let (mut end, mut sum) = (0_u64, 0_u64);
-        for segment in &self.segments {
-            let next = segment.offset.checked_add(segment.length).filter(|_| segment.offset >= end);
-            end = next.filter(|n| *n <= self.size).context(|| "the map of a sparse file is malformed")?;
-            sum += segment.length;
-        }
-        match sum == stored && i64::try_from(self.size).is_ok() {
-            true => Ok(self),
-            false => Err(Error::new(format!("a sparse file stores {stored} bytes, its map says {sum}"))),
-        }
-    }
-}
-
-fn pairs(numbers: &[u64]) -> Result<Vec<Segment>> {
-    match numbers.len().is_multiple_of(2) && numbers.len() <= 2 * MAX_SEGMENTS {
-        true => Ok(numbers.chunks(2).map(|pair| Segment { offset: pair[0], length: pair[1] }).collect()),
-        false => Err(Error::new("the map of a sparse file is malformed")),
-    }
-}
-
-/// Reads up to `count` pieces of 24 bytes, and the byte after them that says whether there are more.
-fn read_gnu_segments(bytes: &[u8], count: usize, segments: &mut Vec<Segment>) -> Result<bool> {
-    for piece in bytes[..count * 24].chunks(24).take_while(|p| p[0] != 0) {
-        segments.push(Segment { offset: parse_number(&piece[..12])?, length: parse_number(&piece[12..])? });
-    }
-    match segments.len() <= MAX_SEGMENTS {
-        true => Ok(bytes[count * 24] != 0),
-        false => Err(Error::new(format!("a sparse file of more than {MAX_SEGMENTS} pieces"))),
-    }
-}
-
-/// One header block whose checksum was right.
-struct Header(Block);
-
-impl Header {
-    fn parse(block: &Block) -> Result<Self> {
-        let header = Self(*block);
-        let stored = header.number(148..156)?;
-        let counted = |add: fn(u8) -> i64| -> i64 {
-            block.iter().enumerate().map(|(i, &b)| if (148..156).contains(&i) { 32 } else { add(b) }).sum()
-        };
-        // Some old tars summed the bytes as signed.
-        match [counted(i64::from), counted(|b| i64::from(b.cast_signed()))].contains(&(stored.cast_signed())) {
-            true => Ok(header),
-            false => Err(Error::new("a header whose checksum is wrong")),
-        }
-    }
-
-    fn number(&self, field: std::ops::Range<usize>) -> Result<u64> {
-        parse_number(&self.0[field])
-    }
-
-    fn kind(&self) -> u8 {
-        self.0[156]
-    }
-
-    fn size(&self) -> Result<u64> {
-        self.number(124..136)
-    }
-
-    fn real_size(&self) -> Result<u64> {
-        self.number(483..495)
-    }
-
-    /// Some writers put the file type in as well.
-    fn mode(&self) -> Result<u32> {
-        Ok(self.number(100..108)? as u32 & 0o7777)
-    }
-
-    fn mtime(&self) -> Result<Time> {
-        Ok(Time { seconds: parse_signed(&self.0[136..148])?, nanos: 0 })
-    }
-
-    fn link(&self) -> Vec<u8> {
-        until_nul(&self.0[157..257]).to_vec()
-    }
-
-    /// Only POSIX's magic has a prefix: GNU's holds other fields there.
-    fn path(&self) -> Vec<u8> {
-        let (prefix, name) = (until_nul(&self.0[345..500]), until_nul(&self.0[..100]));
-        match &self.0[257..263] == b"ustar\0" && !prefix.is_empty() {
-            true => [prefix, b"/", name].concat(),
-            false => name.to_vec(),
-        }
-    }
-
-    /// A name that ends in `/` was a directory before there was a type for it.
-    fn entry_kind(&self, path: &[u8]) -> Result<Kind> {
-        Ok(match self.kind() {
-            b'0' | 0 if path.ends_with(b"/") => Kind::Dir,
-            b'0' | 0 | b'7' | b'S' => Kind::File,
-            b'1' => Kind::HardLink,
-            b'2' => Kind::Symlink,
-            b'3' => Kind::CharDevice,
-            b'4' => Kind::BlockDevice,
-            b'5' => Kind::Dir,
-            b'6' => Kind::Fifo,
-            other => {
-                let path = String::from_utf8_lossy(path);
-                return Err(Error::new(format!("entry `{path}` has the unknown type {:?}", other as char)));
-            }
-        })
-    }
-}
-
-/// The records of a PAX header, sorted by key; the last of each counts.
-#[derive(Clone, Debug, Default)]
-struct Records(std::collections::BTreeMap<Vec<u8>, Vec<u8>>);
-
-impl Records {
-    /// `LENGTH KEY=VALUE\n`, the length being that of the whole record.
-    fn parse(mut bytes: &[u8]) -> Result<Self> {
-        let (mut records, mut pieces) = (Self::default(), Vec::new());
-        while !bytes.is_empty() {
-            let (key, value, rest) = record(bytes).context(|| "a malformed PAX header")?;
-            match key {
-                // Format 0.0 repeats these two keys for each piece.
-                b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => pieces.push(value),
-                _ => drop(records.0.insert(key.to_vec(), value.to_vec())),
-            }
-            bytes = rest;
-        }
-        if !pieces.is_empty() {
-            records.0.insert(b"GNU.sparse.map".to_vec(), pieces.join(&b','));
-        }
-        Ok(records)
-    }
-
-    fn merge(&mut self, later: Self) {
-        self.0.extend(later.0);
-    }
-
-    /// An empty value takes back what a global header said.
-    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.get(key).filter(|value| !value.is_empty()).cloned()
-    }
-
-    fn number(&self, key: &[u8]) -> Result<Option<u64>> {
-        self.get(key).map(|text| parse_decimal(&text)).transpose()
-    }
-
-    fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let named =
-            |(key, value): (&Vec<u8>, &Vec<u8>)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()));
-        self.0.iter().filter_map(named).collect()
-    }
-}
-
-/// Key and value of the first record, and what follows it.
-fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
-    let space = bytes.iter().take(20).position(|&b| b == b' ')?;
-    let length = usize::try_from(parse_decimal(&bytes[..space]).ok()?).ok()?;
-    let record = bytes.get(space + 1..length)?.strip_suffix(b"\n")?;
-    let equals = record.iter().position(|&b| b == b'=')?;
-    let (key, value) = (&record[..equals], &record[equals + 1..]);
-    // A name with a NUL would be another name to whoever stops there.
-    let is_name = matches!(key, b"path" | b"linkpath" | b"GNU.sparse.name");
-    let sound = !key.is_empty() && (!is_name || !value.contains(&0));
-    sound.then_some((key, value, &bytes[length..]))
-}
-
-fn until_nul(bytes: &[u8]) -> &[u8] {
-    bytes.split(|&b| b == 0).next().unwrap_or_default()
-}
-
-/// A field that cannot be negative.
-fn parse_number(field: &[u8]) -> Result<u64> {
-    parse_signed(field)?.try_into().context(|| "a negative number in a header")
-}
-
-/// Octal text, or base 256 if the first bit is set (GNU).
-fn parse_signed(field: &[u8]) -> Result<i64> {
-    let bad = || "a malformed number in a header";
-    if field[0] & 0x80 != 0 {
-        let negative = field[0] & 0x40 != 0;
-        let first = i128::from(field[0] & 0x3f) - if negative { 0x40 } else { 0 };
-        let value = field[1..].iter().try_fold(first, |n, &b| n.checked_mul(256)?.checked_add(b.into()));
-        return value.and_then(|v| i64::try_from(v).ok()).context(bad);
-    }
-    let text = until_nul(field).trim_ascii();
-    let digit = |n: i64, b: &u8| n.checked_mul(8)?.checked_add((b'0'..=b'7').contains(b).then(|| (b - b'0').into())?);
-    text.iter().try_fold(0, digit).context(bad)
-}
-
-fn parse_decimal(text: &[u8]) -> Result<u64> {
-    let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let value = digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten();
-    value.context(|| format!("`{}` is not a number", String::from_utf8_lossy(text)))
-}
-
-/// Decimal seconds with a fraction, which may be negative.
-fn parse_time(text: &[u8]) -> Result<Time> {
-    let bad = || format!("`{}` is not a time", String::from_utf8_lossy(text));
-    let (negative, unsigned) = text.strip_prefix(b"-").map_or((false, text), |rest| (true, rest));
-    let dot = unsigned.iter().position(|&b| b == b'.').unwrap_or(unsigned.len());
-    let seconds = i64::try_from(parse_decimal(&unsigned[..dot]).context(bad)?).context(bad)?;
-    let fraction = unsigned.get(dot + 1..).unwrap_or_default();
-    if !fraction.iter().all(u8::is_ascii_digit) {
-        return Err(Error::new(bad()));
-    }
-    let nanos = (0..9).fold(0, |n, i| n * 10 + u32::from(fraction.get(i).map_or(0, |b| b - b'0')));
-    Ok(match (negative, nanos) {
-        (false, nanos) => Time { seconds, nanos },
-        (true, 0) => Time { seconds: -seconds, nanos: 0 },
-        (true, nanos) => Time { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::header::{parse_number, parse_signed};
     use super::*;
     use proptest::prelude::*;
 
