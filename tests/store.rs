@@ -104,6 +104,18 @@ fn a_pull_or_a_removal_that_is_killed_at_any_moment_is_made_good_by_the_next() {
     assert_eq!(left, [] as [PathBuf; 0]);
 }
 
+#[test]
+fn a_record_that_a_killed_process_half_wrote_goes_with_the_next_removal() {
+    let case = Case::new();
+    let reference = oci(&Image::empty().layer([file("a", "")]).layout(&case, "one"));
+    pull(&case, &reference);
+    for kind in ["names", "images"] {
+        std::fs::write(store(&case).join(kind).join("0123.4567.tmp"), "{").unwrap();
+    }
+    verb(&case, &["rm", "-q", &reference]).finish().ok();
+    assert_eq!((kept(&case, "names"), kept(&case, "images")), (Vec::new(), Vec::new()));
+}
+
 /// All processes end well.
 #[track_caller]
 fn all_end_well(running: Vec<Running>) {

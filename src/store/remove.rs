@@ -61,10 +61,23 @@ impl Store {
         // A layer without the rootfs that shows its files would be worse than none.
         self.keep_only("layers", &layers)?;
         self.keep_only("rootfs", &trees)?;
+        self.remove_half_written()?;
         kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {
                 delete::tree(path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records are written with the store's lock shared: what is half written now was left by a process that died.
+    fn remove_half_written(&self) -> Result<()> {
+        for path in
+            ["names", "images"].iter().map(|dir| entries(&self.root.join(dir))).collect::<Result<Vec<_>>>()?.concat()
+        {
+            if path.extension().is_some_and(|e| e == "tmp") {
+                remove_file(&path)?;
             }
         }
         Ok(())
