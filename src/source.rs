@@ -24,7 +24,7 @@ pub trait Source: Sync {
 /// Opens what a reference names. A registry is not asked anything yet; a layout or an archive is looked into.
 pub fn open(reference: &ImageRef, options: &Options) -> Result<Box<dyn Source>> {
     match reference {
-        ImageRef::Registry(name) => Ok(Box::new(Registry::new(name, options))),
+        ImageRef::Registry(name) => Ok(Box::new(Registry::new(name, options)?)),
         ImageRef::OciDir { path, tag } => Ok(Box::new(Layout::open_dir(path, tag.as_deref())?)),
         ImageRef::OciArchive { path, tag } => Ok(Box::new(Layout::open_archive(path, tag.as_deref())?)),
         ImageRef::DockerArchive { path, tag } => Ok(Box::new(DockerArchive::open(path, tag.as_deref())?)),

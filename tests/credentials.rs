@@ -19,11 +19,11 @@ const SECRETS: &[&str] = &["sesame", AUTH, "bWU6", "refresh-secret"];
 /// A file for this registry, with these entries in `auths`.
 fn file(case: &Case, entries: &serde_json::Value) -> Settings {
     let path = case.file("auth.json", &json!({ "auths": entries }).to_string());
-    Settings { keyring: Keyring { files: vec![path], ..Keyring::default() } }
+    Settings { keyring: Keyring { files: vec![path], ..Keyring::default() }, ..Settings::default() }
 }
 
 fn pull(server: &Server, settings: Settings) -> Result<Vec<u8>, String> {
-    let registry = Registry::new(&server.name(""), &Options { settings, ..Options::default() });
+    let registry = Registry::new(&server.name(""), &Options { settings, ..Options::default() }).unwrap();
     let pulled = image(&registry).and_then(|image| read_layer(&registry, &image));
     pulled.map_err(|e| {
         let all = format!("{e:#} {e:?} {:?} {registry:?}", e.hints());
@@ -129,7 +129,7 @@ fn a_refusal_says_which_credentials_were_refused() {
 fn a_broken_file_matters_only_to_who_needs_it() {
     let case = Case::new();
     let broken = case.file("broken", r#"{"auths": {"#);
-    let settings = Settings { keyring: Keyring { files: vec![broken], ..Keyring::default() } };
+    let settings = Settings { keyring: Keyring { files: vec![broken], ..Keyring::default() }, ..Settings::default() };
     let fixture = Fixture::new();
     let open = Server::start(move |r| fixture.reply(r));
     assert!(pull(&open, settings.clone()).is_ok());

@@ -122,7 +122,7 @@ fn what_passes_is_waited_for_and_told() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let notice = told.clone();
     let notice = Arc::new(move |line: &str| notice.lock().unwrap().push(line.to_owned()));
-    let registry = Registry::new(&server.name(""), &Options { notice, ..Options::default() });
+    let registry = Registry::new(&server.name(""), &Options { notice, ..Options::default() }).unwrap();
     image(&registry).unwrap();
     let told = told.lock().unwrap();
     for (line, want) in told.iter().zip(["429", "503", "Peer disconnected"]) {

@@ -8,13 +8,14 @@ use std::time::{Duration, SystemTime};
 
 use ureq::config::Config;
 use ureq::http::{HeaderMap, Response, Uri, header};
-use ureq::tls::{RootCerts, TlsConfig};
-use ureq::{Agent, Body};
+use ureq::tls::TlsConfig;
+use ureq::{Agent, Body, Proxy};
 
-use super::origin::{follow, is_loopback, same_origin, shown};
+use super::origin::{follow, same_origin, shown};
+use super::proxy::{Proxies, Way};
 use super::retry::{Failure, retry_after};
 use super::status::{Asker, Refusal};
-use crate::error::{Context, Error};
+use crate::error::{Context, Error, Result};
 
 /// To connect, TLS included.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -26,12 +27,14 @@ const KEEP: usize = 8;
 /// How much of an error's body is read for its message.
 const MAX_REFUSAL: u64 = 64 << 10;
 
-/// The connections of one session. Certificates are verified as the platform does, `SSL_CERT_FILE` included.
+/// The connections of one session.
 #[derive(Debug)]
 pub(super) struct Http {
-    agent: Agent,
-    /// For this machine, which no proxy stands before: Go's `httpproxy` and so Docker see it the same way.
     direct: Agent,
+    /// Where plain HTTP, and where HTTPS goes through a proxy.
+    http_proxy: Option<Agent>,
+    https_proxy: Option<Agent>,
+    proxies: Proxies,
 }
 
 /// A request.
@@ -50,8 +53,16 @@ impl<'a> Get<'a> {
 }
 
 impl Http {
-    pub(super) fn new() -> Self {
-        Self { agent: config().build().new_agent(), direct: config().proxy(None).build().new_agent() }
+    /// Certificates are verified as `tls` says.
+    pub(super) fn new(tls: &TlsConfig, proxies: &Proxies) -> Result<Self> {
+        let agent = |proxy| config(tls).proxy(proxy).build().new_agent();
+        let through = |proxy: Option<Proxy>| proxy.map(|proxy| agent(Some(proxy)));
+        Ok(Self {
+            direct: agent(None),
+            http_proxy: through(proxies.http()?),
+            https_proxy: through(proxies.https()?),
+            proxies: proxies.clone(),
+        })
     }
 
     /// The final response, whatever its status.
@@ -77,8 +88,12 @@ impl Http {
     }
 
     fn agent(&self, url: &Uri) -> &Agent {
-        let here = url.authority().is_some_and(|a| is_loopback(a.as_str()));
-        if here { &self.direct } else { &self.agent }
+        let agent = match self.proxies.way(url) {
+            Way::Direct => None,
+            Way::HttpProxy => self.http_proxy.as_ref(),
+            Way::HttpsProxy => self.https_proxy.as_ref(),
+        };
+        agent.unwrap_or(&self.direct)
     }
 
     fn exchange(&self, url: &Uri, get: &Get) -> Result<Response<Body>, Failure> {
@@ -115,11 +130,11 @@ pub(super) fn refusal(response: &mut Response<Body>, host: &str, subject: &str, 
     Refusal { status: response.status(), host, subject, asker, retry_after, body: &body }.failure()
 }
 
-fn config() -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
+fn config(tls: &TlsConfig) -> ureq::config::ConfigBuilder<ureq::typestate::AgentScope> {
     Config::builder()
         .http_status_as_error(false)
         .max_redirects(0)
-        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .tls_config(tls.clone())
         .user_agent(concat!("gpurun/", env!("CARGO_PKG_VERSION")))
         .accept_encoding("identity")
         .timeout_connect(Some(CONNECT))

@@ -10,8 +10,10 @@ use ureq::Body;
 use ureq::http::{Response, Uri, header};
 
 use super::auth::{Auth, Caller, Challenge, Demand};
+use super::certs::Trust;
 use super::credentials::Credential;
 use super::http::{Get, Http, read, refusal, text};
+use super::mirrors::Place;
 use super::origin::{api_host, is_loopback};
 use super::retry::{self, Again, Failure};
 use super::{Notice, Options};
@@ -26,6 +28,7 @@ pub(super) struct Session {
     auth: Auth,
     pub(super) notice: Notice,
     plain_http: bool,
+    insecure: bool,
     scheme: OnceLock<&'static str>,
     /// Whether it has ever answered: a registry that then refuses connections is being restarted.
     answered: AtomicBool,
@@ -48,28 +51,29 @@ pub(super) struct Document {
 }
 
 impl Session {
-    pub(super) fn new(name: &RegistryRef, options: &Options) -> Self {
-        let image = format!("{}/{}", name.registry, name.repository);
+    pub(super) fn new(place: &Place, options: &Options) -> Result<Self> {
+        let image = format!("{}/{}", place.name.registry, place.name.repository);
         let caller = Caller::Known { keyring: options.settings.keyring.clone(), name: image };
-        Self::with_caller(name.clone(), caller, options)
+        Self::with_caller(place, caller, options)
     }
 
     /// A session that asks for no image: is this who they say they are?
-    pub(super) fn to_verify(registry: &str, credential: &Credential, options: &Options) -> Self {
-        let name = RegistryRef { registry: registry.into(), repository: String::new(), tag: None, digest: None };
-        Self::with_caller(name, Caller::Given(credential.clone()), options)
+    pub(super) fn to_verify(place: &Place, credential: &Credential, options: &Options) -> Result<Self> {
+        Self::with_caller(place, Caller::Given(credential.clone()), options)
     }
 
-    fn with_caller(name: RegistryRef, caller: Caller, options: &Options) -> Self {
-        Self {
-            name,
-            http: Http::new(),
-            auth: Auth::new(caller, options.plain_http),
+    fn with_caller(place: &Place, caller: Caller, options: &Options) -> Result<Self> {
+        let trust = Trust::load(&options.settings.certs, &place.name.registry)?;
+        Ok(Self {
+            name: place.name.clone(),
+            http: Http::new(&trust.config(place.insecure), &options.settings.proxies)?,
+            auth: Auth::new(caller, options.plain_http || place.insecure),
             notice: options.notice.clone(),
             plain_http: options.plain_http,
+            insecure: place.insecure,
             scheme: OnceLock::new(),
             answered: AtomicBool::new(false),
-        }
+        })
     }
 
     pub(super) fn name(&self) -> &RegistryRef {
@@ -77,7 +81,7 @@ impl Session {
     }
 
     /// A manifest or index, by tag or digest.
-    pub(super) fn manifest(&self, reference: &str) -> Result<Document> {
+    pub(super) fn named(&self, reference: &str) -> Result<Document> {
         self.document(&format!("manifests/{reference}"), Some(&ACCEPT.join(", ")))
     }
 
@@ -161,19 +165,25 @@ impl Session {
         url.parse().context(|| format!("make a URL of `{url}`"))
     }
 
-    /// HTTPS, except where plain HTTP was asked for, or the registry is on this machine and answers it. That is asked
-    /// once, of the loopback only, and costs one small request on the connection that is used afterwards; Docker asks
-    /// the other way round, and loads all certificates to do so. Servers that speak TLS answer 400 or hang up.
+    /// HTTPS, except where plain HTTP was asked for, or the registry is on this machine and answers it, or need not be
+    /// protected and does not answer HTTPS. That is asked once, and costs one small request on the connection that is
+    /// used afterwards; Docker asks those on this machine the other way round, and loads all certificates to do so.
     fn scheme(&self) -> &'static str {
         self.scheme.get_or_init(|| {
-            let here = is_loopback(&self.name.registry);
-            let answers = || {
-                let url = format!("http://{}/v2/", self.name.registry).parse::<Uri>().ok()?;
-                let status = self.http.get(&Get::new(&url)).ok()?.status();
-                Some(status.as_u16() != 400)
+            let plain = match (self.plain_http, self.insecure) {
+                (true, _) => true,
+                (false, true) => !self.answers("https"),
+                (false, false) => is_loopback(&self.name.registry) && self.answers("http"),
             };
-            if self.plain_http || here && answers() == Some(true) { "http" } else { "https" }
+            if plain { "http" } else { "https" }
         })
+    }
+
+    /// Servers that speak TLS answer 400 to plain HTTP, or hang up.
+    fn answers(&self, scheme: &str) -> bool {
+        let url = format!("{scheme}://{}/v2/", api_host(&self.name.registry)).parse::<Uri>();
+        let answer = url.ok().and_then(|url| self.http.get(&Get::new(&url)).ok());
+        answer.is_some_and(|answer| answer.status().as_u16() != 400)
     }
 }
 
@@ -190,7 +200,8 @@ mod tests {
             ("registry.invalid:81/a/b", true, "http://registry.invalid:81/v2/a/b/x"),
         ] {
             let ImageRef::Registry(name) = ImageRef::parse(name).unwrap() else { panic!("{name}") };
-            let session = Session::new(&name, &Options { plain_http, ..Options::default() });
+            let place = Place { name, insecure: false };
+            let session = Session::new(&place, &Options { plain_http, ..Options::default() }).unwrap();
             assert_eq!(session.url("x").unwrap(), want);
         }
     }

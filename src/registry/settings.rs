@@ -7,6 +7,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::credentials::Keyring;
+use super::mirrors::RegistriesConf;
+use super::proxy::Proxies;
 use crate::host::Host;
 
 /// What is to be looked at; nothing by default.
@@ -14,13 +16,40 @@ use crate::host::Host;
 pub struct Settings {
     /// Who the caller is, to which registry.
     pub keyring: Keyring,
+    /// Where to ask for what.
+    pub registries: RegistriesConf,
+    /// Directories that have a directory of certificates for a registry; the first that does counts.
+    pub certs: Vec<PathBuf>,
+    /// How to get there.
+    pub proxies: Proxies,
 }
 
 impl Settings {
     /// This caller's, on this machine.
     pub fn of(host: &Host) -> Self {
-        Self { keyring: keyring(host) }
+        Self { keyring: keyring(host), registries: registries(host), certs: certs(host), proxies: Proxies::of(host) }
     }
+}
+
+/// The caller's file and its additions instead of the machine's, or the machine's with both (containers-registries.conf(5),
+/// containers-registries.conf.d(5)); `$CONTAINERS_REGISTRIES_CONF` alone.
+fn registries(host: &Host) -> RegistriesConf {
+    if let Some(file) = dir(host, "CONTAINERS_REGISTRIES_CONF") {
+        return RegistriesConf { choices: vec![(file, Vec::new())] };
+    }
+    let machine = Path::new("/etc/containers");
+    let own = config_home(host).map(|d| d.join("containers"));
+    let additions = |dir: &Path| dir.join("registries.conf.d");
+    let both = std::iter::once(additions(machine)).chain(own.as_deref().map(additions)).collect();
+    let own = own.map(|dir| (dir.join("registries.conf"), vec![additions(&dir)]));
+    RegistriesConf { choices: own.into_iter().chain([(machine.join("registries.conf"), both)]).collect() }
+}
+
+/// containers-certs.d(5), and the places of rootless Docker and Docker.
+fn certs(host: &Host) -> Vec<PathBuf> {
+    let own = config_home(host);
+    let own = own.iter().flat_map(|d| [d.join("containers/certs.d"), d.join("docker/certs.d")]);
+    own.chain(["/etc/containers/certs.d", "/etc/docker/certs.d"].map(PathBuf::from)).collect()
 }
 
 /// `$REGISTRY_AUTH_FILE` alone, as containers-auth.json(5) has it; else every place that Podman and Docker write to.
@@ -56,6 +85,19 @@ mod tests {
         let env = env.iter().map(|(k, v)| (k.into(), v.into())).collect();
         let host = Host { env, ..Host::example() };
         Settings::of(&host).keyring.files.iter().map(|f| f.display().to_string()).collect()
+    }
+
+    #[test]
+    fn the_callers_registries_come_before_the_machines() {
+        let shown = |env: &[(&str, &str)]| {
+            let env = env.iter().map(|(k, v)| (k.into(), v.into())).collect();
+            let settings = Settings::of(&Host { env, ..Host::example() });
+            format!("{:?}", settings.registries.choices).replace("/home/me/.config/", "~/")
+        };
+        let (main, additions) = (r#""~/containers/registries.conf""#, r#""~/containers/registries.conf.d""#);
+        let machine = r#"("/etc/containers/registries.conf", ["/etc/containers/registries.conf.d", "#;
+        assert_eq!(shown(&[]), format!("[({main}, [{additions}]), {machine}{additions}])]"));
+        assert_eq!(shown(&[("CONTAINERS_REGISTRIES_CONF", "/f")]), r#"[("/f", [])]"#);
     }
 
     #[test]

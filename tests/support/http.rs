@@ -119,7 +119,7 @@ impl Server {
     }
 
     pub(crate) fn registry(&self, suffix: &str) -> Registry {
-        Registry::new(&self.name(suffix), &Options::default())
+        Registry::new(&self.name(suffix), &Options::default()).unwrap()
     }
 
     /// `host:port`
