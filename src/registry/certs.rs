@@ -80,7 +80,8 @@ fn sort(names: &BTreeSet<String>) -> Result<Names> {
     if let Some(alone) = keys.iter().find(|name| !clients.contains(name)) {
         return Err(Error::new(format!("`{alone}.key` has no `{alone}.cert`")));
     }
-    Ok(Names { authorities: names.iter().filter(|name| name.ends_with(".crt")).cloned().collect(), clients })
+    let authorities = ending(".crt").into_iter().map(|name| name + ".crt").collect();
+    Ok(Names { authorities, clients })
 }
 
 fn client(cert: &Path, key: &Path) -> Result<ClientCert> {

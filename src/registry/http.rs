@@ -32,8 +32,8 @@ const MAX_REFUSAL: u64 = 64 << 10;
 pub(super) struct Http {
     direct: Agent,
     /// Where plain HTTP, and where HTTPS goes through a proxy.
-    http_proxy: Option<Agent>,
-    https_proxy: Option<Agent>,
+    proxied_plain: Option<Agent>,
+    proxied_tls: Option<Agent>,
     proxies: Proxies,
 }
 
@@ -59,8 +59,8 @@ impl Http {
         let through = |proxy: Option<Proxy>| proxy.map(|proxy| agent(Some(proxy)));
         Ok(Self {
             direct: agent(None),
-            http_proxy: through(proxies.http()?),
-            https_proxy: through(proxies.https()?),
+            proxied_plain: through(proxies.http()?),
+            proxied_tls: through(proxies.https()?),
             proxies: proxies.clone(),
         })
     }
@@ -90,8 +90,8 @@ impl Http {
     fn agent(&self, url: &Uri) -> &Agent {
         let agent = match self.proxies.way(url) {
             Way::Direct => None,
-            Way::HttpProxy => self.http_proxy.as_ref(),
-            Way::HttpsProxy => self.https_proxy.as_ref(),
+            Way::HttpProxy => self.proxied_plain.as_ref(),
+            Way::HttpsProxy => self.proxied_tls.as_ref(),
         };
         agent.unwrap_or(&self.direct)
     }

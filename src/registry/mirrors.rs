@@ -54,7 +54,8 @@ pub(super) struct Rule {
 struct Mirror {
     location: String,
     insecure: bool,
-    pull_from_mirror: String,
+    #[serde(rename = "pull-from-mirror")]
+    serves: String,
 }
 
 impl RegistriesConf {
@@ -66,7 +67,9 @@ impl RegistriesConf {
         for path in std::iter::once(file.clone()).chain(dirs.iter().flat_map(|dir| additions(dir))) {
             if let Some(text) = text(&path)? {
                 let added = parse(&path, &text).context(|| format!("read `{}`", path.display()))?;
-                added.into_iter().for_each(|rule| add(&mut rules, rule));
+                for rule in added {
+                    add(&mut rules, rule);
+                }
             }
         }
         Ok(rules)
@@ -141,7 +144,7 @@ impl Rule {
     /// Whether a mirror serves names of this kind.
     fn uses(&self, mirror: &Mirror, name: &RegistryRef) -> bool {
         let by_digest = name.digest.is_some();
-        match mirror.pull_from_mirror.as_str() {
+        match mirror.serves.as_str() {
             "digest-only" => by_digest,
             "tag-only" => !by_digest,
             _ => by_digest || !self.mirror_by_digest_only,
