@@ -22,6 +22,7 @@ mod prune;
 mod real_registry;
 mod refusals;
 mod registry;
+mod resume;
 mod rootfs;
 mod signals;
 mod store;

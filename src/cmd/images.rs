@@ -46,10 +46,9 @@ struct Details<'a> {
 /// Fetches images.
 pub(super) fn pull(args: &PullArgs) -> Result<u8> {
     let host = Host::probe();
-    let max_unpacked = args.max_unpacked.as_deref().map(parse_size).transpose()?.unwrap_or(u64::MAX);
     let mut pulled = Vec::new();
     for image in &args.images {
-        let obtained = obtain(image, &args.store, &host, Pull::Always, max_unpacked)?;
+        let obtained = obtain(image, &args.store, &args.fetch, &host, Pull::Always)?;
         pulled.push((obtained.name, obtained.record));
     }
     if args.json {

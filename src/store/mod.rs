@@ -7,6 +7,7 @@
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
 //!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
+//!   kept/HEX                 what has come of a blob while its layer is made; HEX is the blob's digest
 //!   making/BOOT/guard        flock, shared: whoever pulls, so that other machines with this store let it be
 //!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
 //!   making/BOOT/NAME.lock    flock, exclusive: whoever makes it
@@ -17,7 +18,8 @@
 //! one rename, after one syncfs of everything. Layers come first, then the rootfs, the image, the name; removal goes the
 //! other way, so whatever is cut in between leaves only what nothing refers to; but a layer goes before the rootfs that shows
 //! its files, since it is worth nothing without them. A layer in `making` that has an index
-//! is whole as well, but a power cut may have lost it: another boot does not trust it. Nobody waits for a lock in
+//! is whole as well, but a power cut may have lost it: another boot does not trust it. What is kept of a blob is hashed again
+//! by whoever goes on with it, and goes when its layer is whole. Nobody waits for a lock in
 //! `making` while they hold one there, except whoever publishes a rootfs. A run holds a shared flock on
 //! `rootfs/HEX`, and what is locked is not removed.
 //!
@@ -25,6 +27,7 @@
 //! time of the name's record, by which `prune` finds what was not used for long.
 
 mod delete;
+mod kept;
 mod lock;
 mod making;
 mod parallel;
@@ -43,6 +46,7 @@ use nix::errno::Errno;
 use crate::error::{Context, Error, Hint, Result};
 use crate::host::Host;
 use crate::image::Digest;
+pub use kept::{Kept, Resumed};
 pub use lock::Lock;
 pub use making::Making;
 pub use prune::{Limits, shared};
@@ -123,8 +127,8 @@ impl Store {
         }
     }
 
-    /// Refuses what the store's disk has no room for.
-    pub fn check_room(&self, bytes: u64) -> Result<()> {
+    /// Refuses what the store's disk has no room for: blobs of so many bytes, and an image of so many layers.
+    pub fn check_room(&self, bytes: u64, layers: usize) -> Result<()> {
         let disk = nix::sys::statvfs::statvfs(&self.root).context(|| format!("statvfs `{}`", self.root.display()))?;
         let free = disk.blocks_available() * disk.fragment_size();
         let shown = crate::output::size;
@@ -136,8 +140,13 @@ impl Store {
             ))
             .because(Errno::ENOSPC));
         }
-        match disk.files() > 0 && disk.files_available() == 0 {
-            true => Err(Error::new("the store's file system has no inode free").because(Errno::ENOSPC)),
+        // For each layer its directory, stage, index, lock and blob, and as many for the image. Some file systems count none.
+        let (inodes, least) = (disk.files_available(), 5 * (layers as u64 + 1));
+        match disk.files() > 0 && inodes < least {
+            true => {
+                Err(Error::new(format!("the store has {inodes} inodes free, and the image needs at least {least}"))
+                    .because(Errno::ENOSPC))
+            }
             false => Ok(()),
         }
     }
@@ -157,7 +166,7 @@ impl Store {
     /// Makes the store's directories, and keeps whoever removes things away from it.
     pub fn begin_pull(&self) -> Result<Pulling> {
         let what = || format!("make the store `{}`", self.root.display());
-        for name in ["names", "images", "rootfs", "layers", "making"] {
+        for name in ["names", "images", "rootfs", "layers", "making", "kept"] {
             make_private_dirs(&self.root.join(name)).context(what).hint(|| "--store DIR names another place")?;
         }
         let path = self.root.join("lock");
@@ -165,13 +174,18 @@ impl Store {
         let lock = lock.context(|| format!("`{}` was removed", path.display()))?;
         let guard = making::guard(self)?;
         making::reclaim(self)?;
+        self.forget_old()?;
         Ok(Pulling { _store: lock, _boot: guard })
     }
 
-    /// Writes everything to the disk, then gives what was made its final names.
-    pub fn publish(&self, rootfs: Option<Making>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
+    /// Writes everything to the disk.
+    pub fn sync(&self) -> Result<()> {
         let dir = std::fs::File::open(&self.root).context(|| format!("open `{}`", self.root.display()))?;
-        crate::sys::syncfs(dir.as_fd()).context(|| format!("write the store `{}` to its disk", self.root.display()))?;
+        crate::sys::syncfs(dir.as_fd()).context(|| format!("write the store `{}` to its disk", self.root.display()))
+    }
+
+    /// Gives what was made, and is on the disk, its final names.
+    pub fn publish(&self, rootfs: Option<Making>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
         for layer in image.diff_ids() {
             self.publish_layer(&layer)?;
         }

@@ -62,6 +62,7 @@ impl Store {
         self.keep_only("layers", &layers)?;
         self.keep_only("rootfs", &trees)?;
         self.remove_half_written()?;
+        self.forget_all()?;
         kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {
@@ -105,7 +106,7 @@ impl Store {
     }
 }
 
-fn remove_file(path: &Path) -> Result<()> {
+pub(super) fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| format!("remove `{}`", path.display())),
         _ => Ok(()),
