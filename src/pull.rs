@@ -3,7 +3,7 @@
 //! In: a reference, the store, and when to ask the registry. Out: the record of an image whose rootfs is there. Runs
 //! before the launch; its threads are joined when it returns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -97,6 +97,11 @@ fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) 
         return Ok(obtained);
     }
     let pulling = store.begin_pull()?;
+    if pulling.is_for_this_machine_alone() {
+        options
+            .progress
+            .notice("the store's file system has no locks: remove images only while no other machine uses the store");
+    }
     if let Some(record) = store.image(&image.digest)? {
         store.set_name(&name)?;
         return Ok(Obtained { name, record, pulled: false });
@@ -273,6 +278,16 @@ impl Puller<'_> {
         self.tell_lost(&layer, unpacked.lost_xattrs);
     }
 
+    /// Images that cannot be looked into are of no help, and no harm.
+    fn tell_damaged(&self) -> Result<()> {
+        for (_, error) in self.store.damaged()? {
+            self.options
+                .progress
+                .notice(&format!("{error:#}; nothing is shared with it, `gpurun prune` takes it away"));
+        }
+        Ok(())
+    }
+
     fn tell_lost(&self, whose: &str, xattrs: u64) {
         if xattrs > 0 {
             self.options.progress.notice(&format!("{whose}: the store cannot hold {xattrs} extended attributes"));
@@ -295,14 +310,22 @@ impl Puller<'_> {
         let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
         let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
         let files: Vec<_> = ordered.iter().map(|l| &l.files).collect();
-        let lost = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
-        self.tell_lost("directories", lost);
+        let degraded = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
+        self.tell_lost("directories", degraded.lost_xattrs);
+        if degraded.copies > 0 {
+            let notice = format!("the store can give files no second name: {} are copies", degraded.copies);
+            self.options.progress.notice(&notice);
+        }
         Ok(Some(making))
     }
 
     /// The files of a layer that was published before may be in another image's rootfs.
     fn find_files(&self, layers: &mut HashMap<Digest, Whole>) -> Result<()> {
-        let published = layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+        let published: HashSet<_> =
+            layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+        if !published.is_empty() {
+            self.tell_damaged()?;
+        }
         for (diff_id, shown) in self.store.shown(&published)? {
             if let Some(layer) = layers.get_mut(&diff_id) {
                 layer.files.are_also(shown);

@@ -5,6 +5,7 @@
 mod archive;
 mod completions;
 mod credentials;
+mod degraded;
 mod environment;
 mod explain;
 mod fallbacks;

@@ -293,14 +293,58 @@ fn damaged_records_say_what_to_do_and_doing_it_helps() {
             pull(&case, &reference);
             let record = kept(&case, kind).remove(0);
             std::fs::write(&record, damage).unwrap();
-            for command in [&["-q", &reference, "true"][..], &["inspect", &reference], &["pull", "-q", &reference]] {
+            for command in [&["-q", &reference, "true"][..], &["pull", "-q", &reference]] {
                 let finished = verb(&case, command).finish();
-                finished.refused(&[text(&record), "hint: the store is damaged: remove this file"]);
+                finished.refused(&[text(&record), "hint: the store is damaged: `gpurun prune` takes the record away"]);
             }
-            std::fs::remove_file(&record).unwrap();
+            let pruned = verb(&case, &["prune"]).finish();
+            assert!(pruned.status == 0 && pruned.stderr.contains(text(&record)), "{pruned:?}");
             assert_eq!(sh(&case, &[], &reference, "cat /x").ok(), "x", "{kind} {damage}");
         }
     }
+}
+
+#[test]
+fn damage_of_one_image_stops_no_other() {
+    let below = Image::busybox().layer([file("x", "x")]);
+    let image = |n: usize| below.clone().layer([file("n", n.to_string())]);
+    for kind in ["names", "images"] {
+        let case = Case::new();
+        let references: Vec<_> = (0..4).map(|n| oci(&image(n).layout(&case, &format!("layout{n}")))).collect();
+        pull(&case, &references[0]);
+        let record = kept(&case, kind).remove(0);
+        pull(&case, &references[1]);
+        std::fs::write(&record, "{").unwrap();
+        let pulled = verb(&case, &["pull", &references[2]]).finish();
+        let told: Vec<_> = pulled.stderr.lines().filter(|line| line.contains(text(&record))).collect();
+        assert!(pulled.status == 0 && told.len() == 1 && told[0].contains("`gpurun prune`"), "{pulled:?}");
+        assert_eq!(sh(&case, &[], &references[1], "cat /x /n").ok(), "x1");
+        let listed = verb(&case, &["images"]).finish();
+        assert_eq!((listed.status, listed.stdout.lines().count()), (0, 3), "{listed:?}");
+        assert!(listed.stderr.contains(text(&record)), "{listed:?}");
+        verb(&case, &["rm", &references[1]]).finish().ends(0);
+        assert!(!record.exists());
+        assert_eq!(sh(&case, &[], &references[2], "cat /x /n").ok(), "x2");
+        for n in [0, 3] {
+            assert_eq!(sh(&case, &[], &references[n], "cat /x /n").ok(), format!("x{n}"));
+        }
+    }
+}
+
+/// Two images share a layer of which nothing is known any more.
+#[test]
+fn images_with_a_damaged_layer_can_be_removed() {
+    let case = Case::new();
+    let below = Image::busybox();
+    let image = |n: usize| oci(&below.clone().layer([file("n", n.to_string())]).layout(&case, &format!("layout{n}")));
+    let references = [image(0), image(1)];
+    references.iter().for_each(|reference| pull(&case, reference));
+    for layer in kept(&case, "layers") {
+        std::fs::write(layer.join("index"), "nonsense").unwrap();
+    }
+    assert_eq!(sh(&case, &[], &references[0], "cat /n").ok(), "0");
+    verb(&case, &["rm", "-q", &references[0], &references[1]]).finish().ok();
+    assert_eq!(kept(&case, "layers"), [] as [PathBuf; 0]);
 }
 
 /// Somebody removed a part of the store by hand.

@@ -25,9 +25,13 @@
 //!
 //! Runs before the launch. A warm run only reads, a name and an image, and holds the flock; once an hour at most it sets the
 //! time of the name's record, by which `prune` finds what was not used for long.
+//!
+//! A file system without flock gets locks that this machine alone sees; one without hard links gets copies.
 
+mod copy;
 mod delete;
 mod kept;
+mod local_lock;
 mod lock;
 mod making;
 mod parallel;
@@ -50,9 +54,10 @@ pub use kept::{Kept, Resumed};
 pub use lock::Lock;
 pub use making::Making;
 pub use prune::{Limits, shared};
+use record::Loaded;
 pub use record::{ImageRecord, LayerRecord, NameRecord, since_1970};
 pub use remove::Removal;
-pub use rootfs::build as build_rootfs;
+pub use rootfs::{Degraded, build as build_rootfs};
 pub use sharing::{LayerFiles, Shown};
 
 /// How exactly it is known when a name was used, in seconds.
@@ -67,8 +72,15 @@ pub struct Store {
 /// A pull, while which nobody removes what it makes or needs.
 #[derive(Debug)]
 pub struct Pulling {
-    _store: Lock,
+    store: Lock,
     _boot: Lock,
+}
+
+impl Pulling {
+    /// Whether other machines that share the store cannot see this machine's locks.
+    pub fn is_for_this_machine_alone(&self) -> bool {
+        self.store.is_local()
+    }
 }
 
 /// A rootfs that nobody removes while this is held.
@@ -105,8 +117,12 @@ impl Store {
 
     /// The image of this digest, if its rootfs is there.
     pub fn image(&self, digest: &Digest) -> Result<Option<ImageRecord>> {
-        let record = ImageRecord::read(&self.image_path(digest))?;
-        Ok(record.filter(|record| self.rootfs_path(&record.chain_id).exists()))
+        Ok(ImageRecord::read(&self.image_path(digest))?.filter(|record| self.has(record)))
+    }
+
+    /// Whether an image's rootfs is there.
+    pub fn has(&self, record: &ImageRecord) -> bool {
+        self.rootfs_path(&record.chain_id).exists()
     }
 
     /// The rootfs of an image, held so that nobody removes it.
@@ -151,16 +167,24 @@ impl Store {
         }
     }
 
-    /// Everything that has a name, sorted by it.
+    /// Everything that has a name, sorted by it. Damaged records are passed over, here and in [`Self::images`].
     pub fn names(&self) -> Result<Vec<NameRecord>> {
-        let mut all = self.read_all("names", NameRecord::read)?;
+        let mut all = self.load_all("names", NameRecord::load, |_, _| {})?;
         all.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
         Ok(all)
     }
 
     /// Every image.
     pub fn images(&self) -> Result<Vec<ImageRecord>> {
-        self.read_all("images", ImageRecord::read)
+        self.load_all("images", ImageRecord::load, |_, _| {})
+    }
+
+    /// The records that are damaged, and how.
+    pub fn damaged(&self) -> Result<Vec<(PathBuf, Error)>> {
+        let mut all = Vec::new();
+        self.load_all("names", NameRecord::load, |path, error| all.push((path, error)))?;
+        self.load_all("images", ImageRecord::load, |path, error| all.push((path, error)))?;
+        Ok(all)
     }
 
     /// Makes the store's directories, and keeps whoever removes things away from it.
@@ -175,7 +199,7 @@ impl Store {
         let guard = making::guard(self)?;
         making::reclaim(self)?;
         self.forget_old()?;
-        Ok(Pulling { _store: lock, _boot: guard })
+        Ok(Pulling { store: lock, _boot: guard })
     }
 
     /// Writes everything to the disk.
@@ -234,12 +258,19 @@ impl Store {
         self.root.join("names").join(format!("{}.json", key.hex()))
     }
 
-    /// Every record in a directory of the store.
-    fn read_all<T>(&self, dir: &str, read: impl Fn(&Path) -> Result<Option<T>>) -> Result<Vec<T>> {
+    /// Every sound record in a directory of the store; the others are told.
+    fn load_all<T>(
+        &self,
+        dir: &str,
+        load: impl Fn(&Path) -> Result<Loaded<T>>,
+        mut damaged: impl FnMut(PathBuf, Error),
+    ) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        for path in entries(&self.root.join(dir))? {
-            if path.extension().is_some_and(|e| e == "json") {
-                all.extend(read(&path)?); // nothing if it was removed meanwhile
+        for path in entries(&self.root.join(dir))?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "json")) {
+            match load(&path)? {
+                None => {} // it was removed meanwhile
+                Some(Ok(record)) => all.push(record),
+                Some(Err(error)) => damaged(path, error),
             }
         }
         Ok(all)
