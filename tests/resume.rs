@@ -55,6 +55,27 @@ fn a_pull_goes_on_at_the_byte_where_it_was_killed() {
     }
 }
 
+/// However often it is killed, and whenever: nothing that was kept is asked for again.
+#[test]
+fn a_pull_that_is_killed_again_and_again_comes_to_its_end() {
+    let (image, blob) = image(4_000_000, Packing::Gzip);
+    let (case, server) = (Case::new(), Server::start(&[("r", &[&image])]));
+    server.slow(4);
+    let mut from = vec![0];
+    for round in 1..=12 {
+        let mut running = verb(&case, &["pull", "-q", &server.name("r")]).start();
+        let before = from.last().copied().unwrap_or_default();
+        eventually("something more has come", || kept(&case).iter().any(|(_, size)| *size > before + 10_000 * round));
+        running.child.kill().unwrap();
+        running.wait();
+        from.push(kept(&case)[0].1);
+    }
+    server.slow(0);
+    pull(&case, &server.name("r"));
+    assert_eq!(server.asked_from(&blob), from);
+    assert!(list(&rootfs(&case, &server.name("r"))) == unpacked(&Case::new(), &image));
+}
+
 #[test]
 fn another_boot_and_another_registry_go_on_as_well() {
     let (image, blob) = image(2_000_000, Packing::Gzip);
