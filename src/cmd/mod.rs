@@ -84,11 +84,13 @@ fn obtain(text: &str, args: &StoreArgs, fetch: &FetchArgs, host: &Host, when: Pu
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
-    let notice = Arc::new(move |line: &str| teller.notice(line));
-    let registry = registry::Options { plain_http: args.plain_http, settings: registry::Settings::of(host), notice };
     let (max_unpacked, timings) = (parse_size(&fetch.max_unpacked)?, Arc::new(Timings::new(fetch.timings)));
     let options = pull::Options { when, platform, max_unpacked, progress, timings: Arc::clone(&timings) };
-    let obtained = pull::obtain(&reference, &store, &options, || source::open(&reference, &registry));
+    let obtained = pull::obtain(&reference, &store, &options, || {
+        let notice = Arc::new(move |line: &str| teller.notice(line));
+        let settings = registry::Settings::of(host);
+        source::open(&reference, &registry::Options { plain_http: args.plain_http, settings, notice })
+    });
     timings.table().iter().for_each(|table| output::table(table));
     obtained
 }
