@@ -1,6 +1,9 @@
 //! Where the files of a layer are. A file has one name for each rootfs that shows it, and one in the stage of its layer
 //! only while no rootfs does: so link counts are what the image says, until images share a layer.
 //!
+//! Hard links and not reflinks, where there is a choice: what two images share is then one file in the page cache as well, and
+//! nothing here is ever written, so that blocks of one's own would gain nothing but link counts.
+//!
 //! In: layers and images of the store. Out: for each layer its stage, and what of it is elsewhere. Pulls look; what
 //! changes stages runs with the store's lock exclusive.
 
