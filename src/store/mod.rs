@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! STORE/                     mode 0700, by default ~/.local/share/gpurun
-//!   names/HEX.json           a reference and a platform, and the image they last meant; HEX is their hash
+//!   names/REFERENCE.json     a reference and a platform, with %2F for each /, and the image they last meant
 //!   images/HEX.json          an image: its config and its layers; HEX is its digest
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
@@ -62,6 +62,9 @@ pub use sharing::{LayerFiles, Shown};
 
 /// How exactly it is known when a name was used, in seconds.
 const USED_WITHIN: u64 = 3600;
+
+/// The longest reference and platform that name their own file, whose name has 255 bytes at most; others are hashed.
+const MAX_KEY: usize = 200;
 
 /// A store.
 #[derive(Clone, Debug)]
@@ -254,8 +257,9 @@ impl Store {
     }
 
     fn name_path(&self, reference: &str, platform: &str) -> PathBuf {
-        let key = Digest::of(format!("{reference} {platform}").as_bytes());
-        self.root.join("names").join(format!("{}.json", key.hex()))
+        let key = format!("{reference} {platform}").replace('%', "%25").replace('/', "%2F");
+        let key = if key.len() > MAX_KEY { Digest::of(key.as_bytes()).hex() } else { key };
+        self.root.join("names").join(key + ".json")
     }
 
     /// Every sound record in a directory of the store; the others are told.
