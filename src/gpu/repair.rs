@@ -2,9 +2,9 @@
 //!
 //! In: the machine's root. Out: nothing; what is still missing is said by whoever needs it. Runs in the
 //! launcher, as the caller. NVIDIA's setuid `nvidia-modprobe` does it where it is installed; inside a user namespace or
-//! under no_new_privs it could not. It gets no environment and nothing of the image (CVE-2025-23266).
+//! under no_new_privs it could not. It gets no environment and nothing of the image (CVE-2025-23266). With `-u` it takes `-c`
+//! for minor numbers of nvidia-uvm (nvidia-modprobe.c), so those nodes are made by a second call.
 
-use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::inventory::Inventory;
@@ -17,11 +17,15 @@ pub fn repair(root: &DriverRoot) {
     if complete(root) {
         return;
     }
-    let arguments = Inventory::probe(root).map(|inventory| arguments(root, &inventory)).unwrap_or_default();
-    if arguments.is_empty() || !Path::new(HELPER).exists() {
-        return;
+    if let Some(inventory) = Inventory::probe(root) {
+        for arguments in calls(root, &inventory) {
+            call(&arguments);
+        }
     }
-    // What it has to say is said better by the one who then misses the node.
+}
+
+fn call(arguments: &[String]) {
+    // What it has to say is said better by the one who then misses the node; it need not be there.
     let _ = Command::new(HELPER)
         .args(arguments)
         .env_clear()
@@ -42,15 +46,13 @@ fn complete(root: &DriverRoot) -> bool {
 }
 
 /// nvidia-modprobe(1): `-c` makes the node of a minor number (255 is nvidiactl), `-u` those of nvidia-uvm.
-fn arguments(root: &DriverRoot, inventory: &Inventory) -> Vec<String> {
+fn calls(root: &DriverRoot, inventory: &Inventory) -> Vec<Vec<String>> {
     let missing = |path: &str| root.node(path).is_none();
     let minors = inventory.gpus.iter().map(|gpu| gpu.minor).filter(|minor| missing(&format!("/dev/nvidia{minor}")));
     let ctl = missing("/dev/nvidiactl").then_some(255);
-    let mut all: Vec<_> = minors.chain(ctl).map(|minor| format!("-c{minor}")).collect();
-    if missing("/dev/nvidia-uvm") {
-        all.extend(["-c0".into(), "-u".into()]);
-    }
-    all
+    let numbered: Vec<_> = minors.chain(ctl).map(|minor| format!("-c{minor}")).collect();
+    let uvm = if missing("/dev/nvidia-uvm") { vec!["-u".to_owned(), "-c0".to_owned()] } else { Vec::new() };
+    [numbered, uvm].into_iter().filter(|arguments| !arguments.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -70,10 +72,11 @@ mod tests {
         let made = |devices: &str| {
             std::fs::write(dir.path().join("devices.txt"), devices).unwrap();
             let root = DriverRoot::folder(dir.path()).unwrap();
-            arguments(&root, &Inventory::probe(&root).unwrap()).join(" ")
+            let calls = calls(&root, &Inventory::probe(&root).unwrap());
+            calls.iter().map(|arguments| arguments.join(" ")).collect::<Vec<_>>()
         };
-        assert_eq!(made(""), "-c0 -c1 -c255 -c0 -u");
-        assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidiactl 195:255\n/dev/nvidia-uvm 510:0\n"), "-c1");
-        assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n/dev/nvidiactl 195:255\n"), "-c0 -u");
+        assert_eq!(made(""), ["-c0 -c1 -c255", "-u -c0"]);
+        assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidiactl 195:255\n/dev/nvidia-uvm 510:0\n"), ["-c1"]);
+        assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n/dev/nvidiactl 195:255\n"), ["-u -c0"]);
     }
 }
