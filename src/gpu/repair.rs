@@ -7,12 +7,13 @@
 
 use std::process::{Command, Stdio};
 
-use super::inventory::Inventory;
+use super::inventory::{Gpu, Inventory};
+use super::mig::{self, Minors};
 use super::root::DriverRoot;
 
 const HELPER: &str = "/usr/bin/nvidia-modprobe";
 
-/// Makes the nodes that are missing.
+/// Makes the nodes that are missing, those of MIG instances excepted.
 pub fn repair(root: &DriverRoot) {
     if complete(root) {
         return;
@@ -21,6 +22,14 @@ pub fn repair(root: &DriverRoot) {
         for arguments in calls(root, &inventory) {
             call(&arguments);
         }
+    }
+}
+
+/// Makes the capability nodes that are missing of the MIG instances of all usable GPUs.
+pub fn capabilities(root: &DriverRoot, inventory: &Inventory) {
+    let arguments = missing_capabilities(root, inventory);
+    if !arguments.is_empty() {
+        call(&arguments);
     }
 }
 
@@ -55,6 +64,20 @@ fn calls(root: &DriverRoot, inventory: &Inventory) -> Vec<Vec<String>> {
     [numbered, uvm].into_iter().filter(|arguments| !arguments.is_empty()).collect()
 }
 
+/// `-f` makes the node of a capability.
+fn missing_capabilities(root: &DriverRoot, inventory: &Inventory) -> Vec<String> {
+    let divided = inventory.gpus.iter().filter(|gpu| gpu.mig && gpu.unusable.is_none());
+    let of_gpu = |gpu: &Gpu| {
+        let places = mig::instances(root, gpu.minor).into_iter();
+        places.flat_map(|place| place.access(gpu.minor)).collect::<Vec<_>>()
+    };
+    let mut accesses: Vec<_> = divided.flat_map(of_gpu).collect();
+    accesses.sort();
+    accesses.dedup(); // several instances can be in one GPU instance
+    let missing = Minors::read(root).missing(root, accesses);
+    missing.into_iter().flat_map(|access| ["-f".to_owned(), format!("{}/{access}", mig::CAPABILITIES)]).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,5 +101,33 @@ mod tests {
         assert_eq!(made(""), ["-c0 -c1 -c255", "-u -c0"]);
         assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidiactl 195:255\n/dev/nvidia-uvm 510:0\n"), ["-c1"]);
         assert_eq!(made("/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n/dev/nvidiactl 195:255\n"), ["-u -c0"]);
+    }
+
+    #[test]
+    fn only_missing_capabilities_of_usable_gpus_are_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| {
+            let path = dir.path().join("proc/driver").join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("nvidia/version", "NVRM version: x 550.1\n");
+        let mut minors = Vec::new();
+        for (minor, gi, ci, gi_cap, ci_cap) in
+            [(0, 1, 0, 12, 13), (0, 1, 1, 12, 14), (0, 2, 0, 21, 22), (1, 1, 0, 156, 157)]
+        {
+            let pci = format!("0000:0{minor}:00.0");
+            write(&format!("nvidia/gpus/{pci}/information"), &format!("Device Minor: {minor}\nBus Location: {pci}\n"));
+            write(&format!("nvidia/capabilities/gpu{minor}/mig/gi{gi}/ci{ci}/access"), "");
+            minors.push(format!("gpu{minor}/gi{gi}/access {gi_cap}\ngpu{minor}/gi{gi}/ci{ci}/access {ci_cap}\n"));
+        }
+        write("nvidia-caps/mig-minors", &minors.concat());
+        let there = "/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n/dev/nvidia-caps/nvidia-cap21 234:21\n";
+        std::fs::write(dir.path().join("devices.txt"), there).unwrap();
+        let root = DriverRoot::folder(dir.path()).unwrap();
+        let made = missing_capabilities(&root, &Inventory::probe(&root).unwrap());
+        let want = ["gi1/access", "gi1/ci0/access", "gi1/ci1/access", "gi2/ci0/access"];
+        let want = want.map(|name| format!("-f /proc/driver/nvidia/capabilities/gpu0/mig/{name}"));
+        assert_eq!(made.join(" "), want.join(" "));
     }
 }

@@ -116,7 +116,7 @@ pub fn since_1970(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(super) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     let what = || format!("read `{}`", path.display());
     let text = match std::fs::read(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
@@ -127,7 +127,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
 }
 
 /// Readers see the old record or the new one, and a power cut leaves one of them.
-fn write(path: &Path, record: &impl Serialize) -> Result<()> {
+pub(super) fn write(path: &Path, record: &impl Serialize) -> Result<()> {
     let what = || format!("write `{}`", path.display());
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let text = serde_json::to_vec(record).context(what)?;
