@@ -225,7 +225,7 @@ fn nvml_is_asked_for_what_proc_does_not_say_and_for_nothing_else() {
         ("device=GPU-2222", "", false, Ok(1)),
         ("device=GPU-1111", "", true, Ok(1)),
         ("device=GPU-3333", "", true, Err("there is no GPU `gpu-3333`")),
-        ("device=0:0", "", true, Err("there is no MIG instance `0:0`: MIG is off")),
+        ("device=0:0", "", true, Err("there is no MIG instance `0:0`: GPU 0 (NVIDIA X1) is not divided")),
         ("device=1", "brand=geforce,arch>=9.0", true, Ok(1)),
         ("all", "brand=geforce", true, Err("and GPU 0 of brand tesla")),
         ("all", "arch>=8.0", true, Ok(2)),

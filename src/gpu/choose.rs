@@ -109,12 +109,13 @@ fn is(pick: Pick, id: &Id) -> bool {
 
 fn nowhere(id: &Id, inventory: &Inventory) -> Error {
     let what = if id.is_mig() { "MIG instance" } else { "GPU" };
-    let off = match id {
+    let whole = match id {
         Id::Part(index, _) => inventory.gpus.iter().find(|gpu| gpu.index == *index && !gpu.mig),
         _ => None,
     };
-    let off = off.map_or_else(String::new, |gpu| format!(": MIG is off on GPU {} ({})", gpu.index, gpu.model));
-    let error = Error::new(format!("there is no {what} `{id}`{off}")).hint(names(inventory));
+    let whole =
+        whole.map_or_else(String::new, |gpu| format!(": GPU {} ({}) is not divided by MIG", gpu.index, gpu.model));
+    let error = Error::new(format!("there is no {what} `{id}`{whole}")).hint(names(inventory));
     reasons(inventory, |gpu| id.is_mig() && gpu.mig).fold(error, Error::hint)
 }
 
@@ -280,7 +281,7 @@ mod tests {
             assert_eq!(chosen(text).as_deref(), want, "{text}");
         }
         let error = choose(&Gpus::Devices(vec![Id::Part(0, 1)]), &inventory).unwrap_err();
-        assert_eq!(error.to_string(), "there is no MIG instance `0:1`: MIG is off on GPU 0 (NVIDIA A100)");
+        assert_eq!(error.to_string(), "there is no MIG instance `0:1`: GPU 0 (NVIDIA A100) is not divided by MIG");
         assert!(error.hints()[0].contains("1:0 (MIG-10000000-"), "{:?}", error.hints());
         let error = choose(&Gpus::Devices(vec![Id::Part(1, 2)]), &inventory).unwrap_err();
         assert!(error.to_string().starts_with("MIG instance 1:2 (MIG-12000000-"), "{error}");

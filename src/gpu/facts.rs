@@ -6,7 +6,7 @@
 use super::choose::choose;
 use super::inventory::{Gpu, Inventory};
 use super::require::{self, Offer};
-use super::select::{Gpus, Id};
+use super::select::Id;
 use super::{Inputs, compat};
 use crate::error::{Error, Result};
 
@@ -20,10 +20,10 @@ pub(super) struct Facts {
     pub(super) warning: Option<String>,
 }
 
-/// Looks at the machine; `None` if there is no driver that anything is known of.
-pub(super) fn gather(inputs: &Inputs) -> Result<Option<Facts>> {
+/// Looks at the machine. If nothing is known of a driver there is none, or NVML, which alone could tell, has failed.
+pub(super) fn gather(inputs: &Inputs) -> Result<Facts, Option<Error>> {
     match Inventory::probe(inputs.root) {
-        Some(inventory) => Ok(Some(with_proc(inputs, inventory))),
+        Some(inventory) => Ok(with_proc(inputs, inventory)),
         None => without_proc(inputs),
     }
 }
@@ -44,19 +44,18 @@ fn with_proc(inputs: &Inputs, mut inventory: Inventory) -> Facts {
 }
 
 /// A sandbox may have the nodes and not the files in /proc.
-fn without_proc(inputs: &Inputs) -> Result<Option<Facts>> {
+fn without_proc(inputs: &Inputs) -> Result<Facts, Option<Error>> {
     if inputs.root.node("/dev/nvidiactl").is_none() {
-        return Ok(None);
+        return Err(None);
     }
     match (inputs.nvml)(None) {
-        Ok(answers) => Ok(Some(Facts {
+        Ok(answers) => Ok(Facts {
             inventory: Inventory::of_answers(inputs.root, &answers),
             decision: Some("NVML: asked, since `/proc/driver/nvidia` is not there".into()),
             warning: None,
-        })),
-        Err(_) if matches!(inputs.asked.gpus, Gpus::Auto | Gpus::Allotted(_)) => Ok(None),
+        }),
         Err(error) => {
-            Err(Error::new("the machine has no `/proc/driver/nvidia`, and NVML does not answer").because(error))
+            Err(Some(Error::new("the machine has no `/proc/driver/nvidia`, and NVML does not answer").because(error)))
         }
     }
 }

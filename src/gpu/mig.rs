@@ -1,7 +1,7 @@
 //! MIG: the parts a GPU is divided into, and the capability nodes that give access to them.
 //!
 //! In: the texts of `/proc/driver/nvidia-caps/mig-minors` and the names below `/proc/driver/nvidia/capabilities`. Out: paths
-//! and nodes. Pure but for [`instances`], which reads names. A workload uses a MIG instance through the GPU's node, the node
+//! and nodes; nothing of the driver is asked. A workload uses a MIG instance through the GPU's node, the node
 //! of the GPU instance and that of the compute instance in it (nv-caps.c; NVIDIA's MIG User Guide, "Device Nodes and
 //! Capabilities"). A GPU counts by its minor number there, not by its index.
 
@@ -109,7 +109,8 @@ fn unusable(root: &DriverRoot, access: &str, node: &str) -> Option<String> {
 
 /// Whether a GPU is divided. Without an instance MIG is as good as off: nobody can use the GPU for more than that.
 pub fn divided(root: &DriverRoot, minor: u32) -> bool {
-    root.names(&format!("{CAPABILITIES}/gpu{minor}/mig")).iter().any(|name| number(name, "gi").is_some())
+    let mig = format!("{CAPABILITIES}/gpu{minor}/mig");
+    root.has_directories(&mig) && root.names(&mig).iter().any(|name| number(name, "gi").is_some())
 }
 
 /// Every instance that the kernel has of a GPU.
@@ -124,19 +125,6 @@ pub fn instances(root: &DriverRoot, minor: u32) -> Vec<Place> {
 
 fn number(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.parse().ok()
-}
-
-/// What the workload sees of the capabilities in /proc: those of the chosen instances, and not the permission to make
-/// their nodes.
-pub fn proc(root: &DriverRoot, gpu: &Gpu) -> Vec<(String, String)> {
-    let mut paths: Vec<_> = gpu.instances.iter().flat_map(|instance| instance.place.access(gpu.minor)).collect();
-    paths.sort();
-    paths.dedup();
-    let text = |path: &String| {
-        let text = root.text(&format!("{CAPABILITIES}/{path}"))?;
-        Some((format!("capabilities/{path}"), text.replace("DeviceFileModify: 1", "DeviceFileModify: 0")))
-    };
-    paths.iter().filter_map(text).collect()
 }
 
 /// What a user of several instances may not expect (MIG User Guide, "CUDA Device Enumeration").

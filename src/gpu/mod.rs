@@ -23,6 +23,7 @@ pub mod inventory;
 pub mod ldcache;
 pub mod mig;
 pub mod nvml;
+mod proc;
 pub mod repair;
 pub mod require;
 pub mod root;
@@ -160,8 +161,9 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
     if asked.gpus == Gpus::None {
         return Ok(Injection::none(asked.why));
     }
-    let Some(Facts { inventory, decision, warning }) = facts::gather(inputs)? else {
-        return without_driver(inputs);
+    let Facts { inventory, decision, warning } = match facts::gather(inputs) {
+        Ok(facts) => facts,
+        Err(silence) => return without_driver(inputs, silence),
     };
     let chosen = choose::choose(&asked.gpus, &inventory).map_err(|error| warning.iter().fold(error, Error::hint))?;
     let wanted = capabilities(inputs)?;
@@ -179,7 +181,7 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
         why: asked.why,
         capabilities: wanted.names(),
         devices,
-        proc: proc(inputs.root, &chosen),
+        proc: proc::masked(inputs.root, &chosen),
         env: env(inputs, &chosen, &inventory, &wanted),
         decisions: decisions(decision, compat, &why_compat),
         warnings: warning.into_iter().chain(unchecked).chain(broken).chain(mig::warning(&chosen)).collect(),
@@ -201,11 +203,15 @@ fn decisions(nvml: Option<String>, compat: bool, why: &str) -> Vec<String> {
 }
 
 /// `auto`, and what a batch system or the host's environment says, are no reason to fail on a machine without a driver.
-fn without_driver(inputs: &Inputs) -> Result<Injection> {
+fn without_driver(inputs: &Inputs, silence: Option<Error>) -> Result<Injection> {
     let root = inputs.root;
     if matches!(inputs.asked.gpus, Gpus::Auto | Gpus::Allotted(_)) {
-        let warnings = vec!["no NVIDIA driver here: running without GPUs".to_owned()];
+        let why = silence.map_or_else(|| "no NVIDIA driver here".to_owned(), |error| format!("{error:#}"));
+        let warnings = vec![format!("{why}: running without GPUs")];
         return Ok(Injection { warnings, ..Injection::none("no NVIDIA driver here") });
+    }
+    if let Some(error) = silence {
+        return Err(error);
     }
     if root.has("/dev/dxg") {
         return Err(
@@ -341,28 +347,6 @@ fn profile(chosen: &[Gpu]) -> String {
         "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",0x{mask:x}]}}],\
          \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
     )
-}
-
-/// `/proc/driver/nvidia` with the chosen GPUs and MIG instances alone, and without the permission to make nodes
-/// (CVE-2021-1056). Nothing where the machine has none.
-fn proc(root: &DriverRoot, chosen: &[Gpu]) -> Vec<(String, String)> {
-    let read = |path: &str| root.text(&format!("/proc/driver/nvidia/{path}"));
-    let Some(version) = read("version") else { return Vec::new() };
-    let params = read("params").unwrap_or_else(|| "ModifyDeviceFiles: 1\n".into());
-    let params = params.lines().map(|line| match line.starts_with("ModifyDeviceFiles:") {
-        true => "ModifyDeviceFiles: 0\n".to_owned(),
-        false => format!("{line}\n"),
-    });
-    let mut all = vec![("params".to_owned(), params.collect()), ("version".to_owned(), version)];
-    all.extend(read("registry").map(|text| ("registry".to_owned(), text)));
-    // All GPUs have the same files.
-    let names = chosen.first().map(|gpu| root.names(&format!("/proc/driver/nvidia/gpus/{}", gpu.pci)));
-    for (gpu, name) in chosen.iter().flat_map(|gpu| names.iter().flatten().map(move |name| (gpu, name))) {
-        let path = format!("gpus/{}/{name}", gpu.pci);
-        all.extend(read(&path).map(|text| (path, text)));
-    }
-    all.extend(chosen.iter().flat_map(|gpu| mig::proc(root, gpu)));
-    all
 }
 
 /// The GPUs are numbered anew inside, in the order of their PCI addresses; a toolkit inside injects nothing again.
