@@ -15,7 +15,10 @@ use super::root::{DriverRoot, why_not};
 /// Where the kernel has a directory for every GPU, GPU instance and compute instance.
 pub const CAPABILITIES: &str = "/proc/driver/nvidia/capabilities";
 
-/// The table of the capability nodes' numbers.
+/// Where the capability nodes are.
+pub const NODES: &str = "/dev/nvidia-caps";
+
+/// The table of their numbers.
 const MINORS: &str = "/proc/driver/nvidia-caps/mig-minors";
 
 /// A MIG instance: a compute instance in a GPU instance, which CUDA treats as a device.
@@ -72,7 +75,7 @@ impl Minors {
     fn node(&self, access: &str) -> Option<String> {
         let name = access.replace("/mig/", "/");
         let minor = self.0.lines().find_map(|line| line.strip_prefix(&*name)?.strip_prefix(' '))?;
-        Some(format!("/dev/nvidia-caps/nvidia-cap{}", minor.trim().parse::<u32>().ok()?))
+        Some(format!("{NODES}/nvidia-cap{}", minor.trim().parse::<u32>().ok()?))
     }
 
     /// The nodes of an instance, or which is not known.
@@ -95,7 +98,9 @@ impl Minors {
 
     /// The capabilities below [`CAPABILITIES`] whose nodes are not there.
     pub fn missing(&self, root: &DriverRoot, mut accesses: Vec<String>) -> Vec<String> {
-        accesses.retain(|access| self.node(access).is_some_and(|node| root.node(&node).is_none()));
+        let there = root.names(NODES);
+        let missing = |node: String| !there.iter().any(|name| node == format!("{NODES}/{name}"));
+        accesses.retain(|access| self.node(access).is_some_and(missing));
         accesses
     }
 }

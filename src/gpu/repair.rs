@@ -122,7 +122,8 @@ mod tests {
             minors.push(format!("gpu{minor}/gi{gi}/access {gi_cap}\ngpu{minor}/gi{gi}/ci{ci}/access {ci_cap}\n"));
         }
         write("nvidia-caps/mig-minors", &minors.concat());
-        let there = "/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n/dev/nvidia-caps/nvidia-cap21 234:21\n";
+        write("../../dev/nvidia-caps/nvidia-cap21", "");
+        let there = "/dev/nvidia0 195:0\n/dev/nvidia1 195:1 EPERM\n";
         std::fs::write(dir.path().join("devices.txt"), there).unwrap();
         let root = DriverRoot::folder(dir.path()).unwrap();
         let made = missing_capabilities(&root, &Inventory::probe(&root).unwrap());

@@ -101,7 +101,7 @@ fn nodes_of_instances(root: &DriverRoot) -> String {
     let shown: Vec<_> = places.map(|(minor, place)| format!("{minor}/{}/{}", place.gi, place.ci)).collect();
     match shown.is_empty() {
         true => String::new(),
-        false => format!("{} {}", shown.join(" "), nodes(root, "/dev/nvidia-caps", "nvidia-cap")),
+        false => format!("{} {}", shown.join(" "), nodes(root, mig::NODES, "nvidia-cap")),
     }
 }
 
