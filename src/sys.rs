@@ -392,6 +392,36 @@ pub fn set_xattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
     Errno::result(ret).map(drop)
 }
 
+/// The names of all extended attributes of the file behind `fd` (flistxattr(2)); none if its file system has none.
+pub fn xattr_names(fd: BorrowedFd) -> nix::Result<Vec<CString>> {
+    let list = sized(|buffer, size| {
+        // SAFETY: the buffer has room for `size` bytes.
+        unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.cast(), size) }
+    });
+    let names = match list {
+        Err(Errno::EOPNOTSUPP) => Vec::new(),
+        list => list?,
+    };
+    Ok(names.split(|&b| b == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect())
+}
+
+/// The value of an extended attribute of the file behind `fd` (fgetxattr(2)).
+pub fn xattr(fd: BorrowedFd, name: &CStr) -> nix::Result<Vec<u8>> {
+    sized(|buffer, size| {
+        // SAFETY: the name is a C string, and the buffer has room for `size` bytes.
+        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), buffer.cast(), size) }
+    })
+}
+
+/// What a call fills a buffer with, once it has said how large that must be.
+fn sized(call: impl Fn(*mut u8, usize) -> isize) -> nix::Result<Vec<u8>> {
+    let size = Errno::result(call(std::ptr::null_mut(), 0))?.unsigned_abs();
+    let mut buffer = vec![0; size];
+    let filled = Errno::result(call(buffer.as_mut_ptr(), size))?.unsigned_abs();
+    buffer.truncate(filled);
+    Ok(buffer)
+}
+
 /// Writes all of a file system to its disk (syncfs(2)).
 pub fn syncfs(fd: BorrowedFd) -> nix::Result<()> {
     // SAFETY: the call takes a descriptor and nothing in memory.

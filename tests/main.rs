@@ -5,6 +5,7 @@
 mod archive;
 mod completions;
 mod credentials;
+mod degraded;
 mod environment;
 mod explain;
 mod fallbacks;
@@ -23,6 +24,7 @@ mod prune;
 mod real_registry;
 mod refusals;
 mod registry;
+mod resume;
 mod rootfs;
 mod signals;
 mod store;

@@ -129,7 +129,7 @@ fn image(args: &RunArgs, host: &Host) -> Result<Image> {
     if let Some(record) = just_pulled(&store)? {
         return held(&store, &reference, &record, false);
     }
-    let obtained = obtain(text, &args.store, host, args.pull, u64::MAX)?;
+    let obtained = obtain(text, &args.store, &args.fetch, host, args.pull)?;
     store.touch(&obtained.name);
     held(&store, &reference, &obtained.record, obtained.pulled)
 }

@@ -15,7 +15,7 @@ use crate::image::Digest;
 impl Store {
     /// What NVML said of a machine in this state.
     pub fn nvml<T: DeserializeOwned>(&self, state: &Digest) -> Option<T> {
-        record::read(&self.nvml_path(state)).ok().flatten()
+        record::load(&self.nvml_path(state)).ok()??.ok()
     }
 
     /// Keeps what NVML said of a machine in this state.
