@@ -19,6 +19,9 @@ _gpurun() {
             gpurun,builtin-hello)
                 cmd="gpurun__subcmd__builtin__subcmd__hello"
                 ;;
+            gpurun,builtin-nvml)
+                cmd="gpurun__subcmd__builtin__subcmd__nvml"
+                ;;
             gpurun,cdi)
                 cmd="gpurun__subcmd__cdi"
                 ;;
@@ -79,6 +82,9 @@ _gpurun() {
             gpurun__subcmd__help,builtin-hello)
                 cmd="gpurun__subcmd__help__subcmd__builtin__subcmd__hello"
                 ;;
+            gpurun__subcmd__help,builtin-nvml)
+                cmd="gpurun__subcmd__help__subcmd__builtin__subcmd__nvml"
+                ;;
             gpurun__subcmd__help,cdi)
                 cmd="gpurun__subcmd__help__subcmd__cdi"
                 ;;
@@ -134,7 +140,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -268,6 +274,20 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__builtin__subcmd__hello)
+            opts="-h --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__builtin__subcmd__nvml)
             opts="-h --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -530,7 +550,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help)
-            opts="run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
+            opts="run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -544,6 +564,20 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help__subcmd__builtin__subcmd__hello)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__builtin__subcmd__nvml)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )

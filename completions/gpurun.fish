@@ -30,7 +30,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l pull -d 'When to ask the 
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
-complete -c gpurun -n "__fish_gpurun_needs_command" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, device=MIG-…, device=0:1, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
@@ -87,6 +87,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -a "cdi" -d 'Describe the GP
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "completions" -d 'Print the completion script of a shell'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "man" -d 'Print the man page'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "builtin-hello" -d 'The program of `builtin:hello`'
+complete -c gpurun -n "__fish_gpurun_needs_command" -a "builtin-nvml" -d 'What asks NVML, in a process of its own'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
@@ -94,7 +95,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l pull -d 'When to a
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
-complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, device=MIG-…, device=0:1, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
@@ -179,7 +180,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l pull -d 'When 
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
-complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, device=MIG-…, device=0:1, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
@@ -227,7 +228,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l pull -d 'When to 
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
-complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, device=MIG-…, device=0:1, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
@@ -283,20 +284,22 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subco
 complete -c gpurun -n "__fish_gpurun_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand man" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand builtin-hello" -s h -l help -d 'Print help'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "run" -d 'Run a command in an image (also what `gpurun IMAGE` does)'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "pull" -d 'Fetch an image into the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "images" -d 'List the images in the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "inspect" -d 'Print what an image in the store is'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "rm" -d 'Remove images from the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "prune" -d 'Remove images that were not used for long, and what nothing refers to'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "login" -d 'Keep a name and a password for a registry, once it has taken them'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "logout" -d 'Forget what is kept for a registry'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "explain" -d 'Print what `run` would do and why, and start nothing'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "cdi" -d 'Describe the GPUs to other container engines'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "man" -d 'Print the man page'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "builtin-hello" -d 'The program of `builtin:hello`'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand builtin-nvml" -s h -l help -d 'Print help'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "run" -d 'Run a command in an image (also what `gpurun IMAGE` does)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "pull" -d 'Fetch an image into the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "images" -d 'List the images in the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "inspect" -d 'Print what an image in the store is'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "rm" -d 'Remove images from the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "prune" -d 'Remove images that were not used for long, and what nothing refers to'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "login" -d 'Keep a name and a password for a registry, once it has taken them'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "logout" -d 'Forget what is kept for a registry'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "explain" -d 'Print what `run` would do and why, and start nothing'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "cdi" -d 'Describe the GPUs to other container engines'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "man" -d 'Print the man page'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "builtin-hello" -d 'The program of `builtin:hello`'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "builtin-nvml" -d 'What asks NVML, in a process of its own'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand help; and __fish_seen_subcommand_from cdi" -f -a "generate" -d 'Print a CDI spec of this machine\'s GPUs and driver, as JSON'

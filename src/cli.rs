@@ -69,6 +69,12 @@ pub enum Verb {
     /// The program of `builtin:hello`
     #[command(hide = true)]
     BuiltinHello,
+    /// What asks NVML, in a process of its own
+    #[command(hide = true)]
+    BuiltinNvml {
+        /// Absolute path of the library
+        library: PathBuf,
+    },
 }
 
 /// Where images are and how they come.
@@ -159,7 +165,7 @@ pub struct RunArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub fetch: FetchArgs,
-    /// GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)
+    /// GPUs to inject: all, a count, device=0,1, device=GPU-…, device=MIG-…, device=0:1, none, or auto (all if there is a driver)
     #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC", help_heading = "GPUs")]
     pub gpus: Option<String>,
     /// What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod cuda;
+pub mod nvml;
 
 use std::ffi::{CStr, CString};
 use std::io;

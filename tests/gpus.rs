@@ -7,12 +7,13 @@ use std::process::Command;
 use crate::support::machine::Machine;
 use crate::support::{Case, Finish, Finished, can, program, text};
 
-/// Makes the namespace's /proc and /dev those of the machine, then runs the rest.
+/// Makes the namespace's /proc and /dev those of the machine, with the programs in its `helper` over /usr/bin, then runs the
+/// rest.
 const ENTER: &str = r#"
 set -e
 machine=$1 dev=$2; shift 2
 mount -t tmpfs -o mode=755 none /proc/driver
-cp -r "$machine/proc/driver/nvidia" /proc/driver/
+[ ! -d "$machine/proc/driver" ] || cp -r "$machine/proc/driver/." /proc/driver/
 mount -t tmpfs -o mode=755 none "$dev"
 for node in null zero full random urandom tty; do : >"$dev/$node"; mount --bind "/dev/$node" "$dev/$node"; done
 while read -r node _; do
@@ -21,27 +22,36 @@ while read -r node _; do
 done <"$machine/devices.txt"
 mkdir "$dev/shm" "$dev/pts"
 mount --rbind "$dev" /dev
+[ ! -d "$machine/helper" ] || mount -t overlay -o "lowerdir=$machine/helper:/usr/bin" none /usr/bin
 exec "$@"
 "#;
 
 /// `gpurun OPTIONS IMAGE sh -c SCRIPT` on the machine, with its files as the driver's.
-fn on(machine: &Machine, case: &Case, options: &[&str], script: &str) -> Finished {
+pub(crate) fn on(machine: &Machine, case: &Case, options: &[&str], script: &str) -> Finished {
     let driver = machine.path();
     let options = [&["--driver-root", text(&driver)], options].concat();
     enter(machine, case, &options, &["sh", "-c", script]).finish()
 }
 
-fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Command {
+/// `gpurun OPTIONS IMAGE ARGV` on the machine.
+pub(crate) fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Command {
+    let mut command = within(machine, case);
+    command.args(options).arg(case.reference()).args(argv);
+    command
+}
+
+/// `gpurun` on the machine.
+pub(crate) fn within(machine: &Machine, case: &Case) -> Command {
     let mut command = Command::new("unshare");
     case.surround(&mut command);
     let dev = case.path("dev");
     std::fs::create_dir_all(&dev).expect("make a directory");
     command.args(["-Urm", "--propagation", "private", "sh", "-c", ENTER, "sh"]).arg(machine.path()).arg(dev);
-    command.arg(program()).args(options).arg(case.reference()).args(argv);
+    command.arg(program());
     command
 }
 
-fn can_enter() -> bool {
+pub(crate) fn can_enter() -> bool {
     let made = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none", "/proc/driver"]).status();
     can(made.is_ok_and(|status| status.success()), "user namespaces and unshare")
 }

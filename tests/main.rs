@@ -19,6 +19,7 @@ mod launch;
 mod login;
 mod model;
 mod mounts;
+mod nvml;
 mod prune;
 mod real_registry;
 mod refusals;

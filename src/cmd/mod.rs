@@ -6,6 +6,7 @@ mod gpus;
 mod hello;
 mod images;
 mod login;
+mod nvml;
 mod refused;
 mod run;
 
@@ -52,6 +53,7 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Login(args) => login::login(&args),
         Verb::Logout(args) => login::logout(&args),
         Verb::BuiltinHello => hello::hello(),
+        Verb::BuiltinNvml { library } => nvml::serve(&library),
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use oci_spec::image::ImageConfiguration;
 
+use super::nvml::Nvml;
 use super::obtain;
 use crate::cli::RunArgs;
 use crate::error::{Context, Error, Result};
@@ -41,7 +42,8 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
     if !args.dry_run && request.gpus.gpus != Gpus::None {
         gpu::repair::repair(&DriverRoot::host(None)?);
     }
-    let plan = build(&host, &request, &image)?;
+    let nvml = Nvml { store: args.store.store.as_deref(), repair: !args.dry_run };
+    let plan = build(&host, &request, &image, &nvml)?;
     if args.dry_run {
         output::facts(&plan::explain::human(&plan))?;
         return Ok(0);
@@ -55,7 +57,8 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
 pub(super) fn plan(args: &RunArgs) -> Result<(Plan, Image)> {
     let (host, request) = ask(args)?;
     let image = image(args, &host)?;
-    Ok((build(&host, &request, &image)?, image))
+    let nvml = Nvml { store: args.store.store.as_deref(), repair: false };
+    Ok((build(&host, &request, &image, &nvml)?, image))
 }
 
 /// argv → Request, checked against the host.
@@ -66,9 +69,9 @@ fn ask(args: &RunArgs) -> Result<(Host, Request)> {
     Ok((host, request))
 }
 
-fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
+fn build(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Plan> {
     plan::build(&Inputs {
-        injection: injection(host, request, image)?,
+        injection: injection(host, request, image, nvml)?,
         request,
         image: image.facts.clone(),
         config: &image.config,
@@ -79,7 +82,7 @@ fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
 }
 
 /// The GPUs and the driver.
-fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
+fn injection(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Injection> {
     if request.gpus.gpus == Gpus::None {
         return Ok(Injection::none(request.gpus.why));
     }
@@ -93,6 +96,7 @@ fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection>
         check: request.require,
         image: &Contents::probe(&image.rootfs)?,
         image_env: config.env().as_deref().unwrap_or_default(),
+        nvml: &|known| nvml.ask(&root, host, known),
         cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
         mps: host.var("CUDA_MPS_PIPE_DIRECTORY").and_then(OsStr::to_str),
     })

@@ -153,7 +153,7 @@ pub(super) fn machine(root: &Root, injection: &Injection, sources: &Sources) -> 
         over(root, source, Path::new(&device.path), false)
             .context(|| format!("bind `{}` ({})", device.path, device.why))?;
     }
-    if injection.driver.is_some() { mask(root, injection) } else { Ok(()) }
+    if injection.proc.is_empty() { Ok(()) } else { mask(root, injection) }
 }
 
 /// A fresh procfs has no `nvidia` where the driver's files came from somewhere else, but always a `driver`.

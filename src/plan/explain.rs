@@ -4,6 +4,8 @@ use std::fmt::Write;
 
 use super::Plan;
 use super::mounts::{Mount, What};
+use crate::gpu::inventory::Gpu;
+use crate::gpu::mig::Instance;
 
 /// The plan, one decision a line.
 pub fn human(plan: &Plan) -> String {
@@ -39,11 +41,7 @@ fn user(out: &mut String, plan: &Plan) {
 fn gpus(out: &mut String, plan: &Plan) {
     let injection = &plan.injection;
     let Some(driver) = &injection.driver else { return line(out, "gpus", "none", injection.why) };
-    let gpu = |g: &crate::gpu::inventory::Gpu| {
-        let uuid = g.uuid.as_deref().unwrap_or("no UUID yet");
-        (format!("{} {} {uuid} at {}", g.index, g.model, g.pci), injection.why)
-    };
-    section(out, "gpus", injection.gpus.iter().map(gpu));
+    section(out, "gpus", injection.gpus.iter().flat_map(gpu).map(|gpu| (gpu, injection.why)));
     line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
     for decision in &injection.decisions {
         let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
@@ -56,6 +54,15 @@ fn gpus(out: &mut String, plan: &Plan) {
     section(out, "generated", injection.generated.iter().map(|g| (g.over.clone(), g.why)));
     let shown = |(path, _): &(String, String)| (format!("/proc/driver/nvidia/{path}"), "the chosen GPUs alone");
     section(out, "driver's /proc", injection.proc.iter().map(shown));
+}
+
+/// A GPU, and its MIG instances if they are what is chosen of it.
+fn gpu(gpu: &Gpu) -> Vec<String> {
+    let uuid = gpu.uuid.as_deref().unwrap_or("no UUID yet");
+    let kind = gpu.kind().map_or_else(String::new, |kind| format!(", {kind}"));
+    let whole = format!("{} {} {uuid} at {}{kind}", gpu.index, gpu.model, gpu.pci);
+    let part = |part: &Instance| format!("{}:{} {} {}, {}", gpu.index, part.index, part.profile, part.uuid, part.place);
+    std::iter::once(whole).chain(gpu.instances.iter().map(part)).collect()
 }
 
 fn process(out: &mut String, plan: &Plan) {

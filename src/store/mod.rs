@@ -7,6 +7,7 @@
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
 //!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
+//!   nvml/HEX.json            what NVML said of a machine; HEX is the hash of its boot, driver, GPUs and their nodes
 //!   kept/HEX                 what has come of a blob while its layer is made; HEX is the blob's digest
 //!   making/BOOT/guard        flock, shared: whoever pulls, so that other machines with this store let it be
 //!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
@@ -24,7 +25,8 @@
 //! `rootfs/HEX`, and what is locked is not removed.
 //!
 //! Runs before the launch. A warm run only reads, a name and an image, and holds the flock; once an hour at most it sets the
-//! time of the name's record, by which `prune` finds what was not used for long.
+//! time of the name's record, by which `prune` finds what was not used for long. What is in `nvml` is trusted by nobody who
+//! cannot read it, and taken away by `prune`: whoever misses it asks NVML again.
 //!
 //! A file system without flock gets locks that this machine alone sees; one without hard links gets copies.
 
@@ -34,6 +36,7 @@ mod kept;
 mod local_lock;
 mod lock;
 mod making;
+mod nvml;
 mod parallel;
 mod prune;
 mod record;

@@ -128,7 +128,7 @@ pub fn since_1970(time: SystemTime) -> u64 {
 /// record may be sound.
 pub(super) type Loaded<T> = Option<Result<T>>;
 
-fn load<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>> {
+pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>> {
     let what = || format!("read `{}`", path.display());
     match std::fs::read(path) {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -145,7 +145,7 @@ fn sound<T>(loaded: Loaded<T>) -> Result<Option<T>> {
 }
 
 /// Readers see the old record or the new one, and a power cut leaves one of them.
-fn write(path: &Path, record: &impl Serialize) -> Result<()> {
+pub(super) fn write(path: &Path, record: &impl Serialize) -> Result<()> {
     let what = || format!("write `{}`", path.display());
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let text = serde_json::to_vec(record).context(what)?;
