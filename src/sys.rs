@@ -176,8 +176,8 @@ pub fn kill(pid: nix::unistd::Pid, signal: i32) -> nix::Result<()> {
 pub enum Change {
     /// It ended, with this status or, by signal N, 128+N.
     Ended(i32),
-    /// It was stopped.
-    Stopped,
+    /// This signal stopped it.
+    Stopped(i32),
 }
 
 /// Waits for any child (waitpid(2)); `None` if `WNOHANG` is among the options and nothing has changed. nix's own knows
@@ -187,7 +187,7 @@ pub fn wait_any(options: i32) -> nix::Result<Option<(nix::unistd::Pid, Change)>>
     // SAFETY: the pointer is valid for the call.
     let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, options) })?;
     let change = match () {
-        () if libc::WIFSTOPPED(status) => Change::Stopped,
+        () if libc::WIFSTOPPED(status) => Change::Stopped(libc::WSTOPSIG(status)),
         () if libc::WIFSIGNALED(status) => Change::Ended(128 + libc::WTERMSIG(status)),
         () => Change::Ended(libc::WEXITSTATUS(status)),
     };
@@ -209,6 +209,16 @@ pub struct Signal {
     pub from_kernel: bool,
     /// The value of [`sigqueue`], 0 if it was sent otherwise.
     pub value: usize,
+}
+
+/// Whether a blocked signal waits to be taken (sigpending(2)).
+pub fn is_pending(signal: nix::sys::signal::Signal) -> nix::Result<bool> {
+    // SAFETY: sigset_t is plain data for which zeroes are valid, and sigpending fills it.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for the call.
+    Errno::result(unsafe { libc::sigpending(&raw mut set) })?;
+    // SAFETY: the set was filled, and a `Signal` is a signal's number.
+    Ok(unsafe { libc::sigismember(&raw const set, signal as i32) } == 1)
 }
 
 /// Waits for one of `set`, all of which must be blocked (sigwaitinfo(2)).

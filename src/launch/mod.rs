@@ -36,9 +36,6 @@ use crate::sys::{self, Fork};
 use fds::Inherited;
 use workload::{Surroundings, Workload};
 
-/// What PID 1 writes to the lifeline when the workload was stopped.
-const STOPPED: u8 = b'S';
-
 /// Runs the plan and gives the workload's exit status, 128+N if signal N ended it.
 pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
     let mask = signals::block()?;
