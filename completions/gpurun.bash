@@ -25,6 +25,9 @@ _gpurun() {
             gpurun,completions)
                 cmd="gpurun__subcmd__completions"
                 ;;
+            gpurun,exec)
+                cmd="gpurun__subcmd__exec"
+                ;;
             gpurun,explain)
                 cmd="gpurun__subcmd__explain"
                 ;;
@@ -51,6 +54,9 @@ _gpurun() {
                 ;;
             gpurun,prune)
                 cmd="gpurun__subcmd__prune"
+                ;;
+            gpurun,ps)
+                cmd="gpurun__subcmd__ps"
                 ;;
             gpurun,pull)
                 cmd="gpurun__subcmd__pull"
@@ -85,6 +91,9 @@ _gpurun() {
             gpurun__subcmd__help,completions)
                 cmd="gpurun__subcmd__help__subcmd__completions"
                 ;;
+            gpurun__subcmd__help,exec)
+                cmd="gpurun__subcmd__help__subcmd__exec"
+                ;;
             gpurun__subcmd__help,explain)
                 cmd="gpurun__subcmd__help__subcmd__explain"
                 ;;
@@ -112,6 +121,9 @@ _gpurun() {
             gpurun__subcmd__help,prune)
                 cmd="gpurun__subcmd__help__subcmd__prune"
                 ;;
+            gpurun__subcmd__help,ps)
+                cmd="gpurun__subcmd__help__subcmd__ps"
+                ;;
             gpurun__subcmd__help,pull)
                 cmd="gpurun__subcmd__help__subcmd__pull"
                 ;;
@@ -134,7 +146,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -369,6 +381,36 @@ _gpurun() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        gpurun__subcmd__exec)
+            opts="-e -w -t -i -h --env --workdir --tty --interactive --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         gpurun__subcmd__explain)
             opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -522,7 +564,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help)
-            opts="run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
+            opts="run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -578,6 +620,20 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -704,6 +760,20 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__ps)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -890,6 +960,20 @@ _gpurun() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__ps)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;

@@ -263,6 +263,46 @@ pub fn peer(master: BorrowedFd) -> Result<OwnedFd> {
     fd(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into()).context(|| "ioctl TIOCGPTPEER")
 }
 
+/// Lets the other end of a pseudo terminal's master be opened (TIOCSPTLCK).
+pub fn unlock_terminal(master: BorrowedFd) -> Result<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the ioctl reads an int.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })
+        .map(drop)
+        .context(|| "ioctl TIOCSPTLCK")
+}
+
+/// Makes a terminal the one of this process's session, which it leads (TIOCSCTTY).
+pub fn become_controlling(terminal: BorrowedFd) -> Result<()> {
+    // SAFETY: plain integers.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })
+        .map(drop)
+        .context(|| "ioctl TIOCSCTTY")
+}
+
+/// A process, as long as it is not reaped (pidfd_open(2)).
+pub fn pidfd_open(pid: nix::unistd::Pid) -> Result<OwnedFd> {
+    // SAFETY: plain integers. The descriptor closes on exec.
+    fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).context(|| format!("pidfd_open {pid}"))
+}
+
+/// Sends it a signal, or with 0 asks whether it is alive (pidfd_send_signal(2)).
+pub fn pidfd_signal(process: BorrowedFd, signal: i32) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) })
+        .context(|| format!("pidfd_send_signal {signal}"))
+}
+
+/// Sends a descriptor over a socket (SCM_RIGHTS).
+pub fn send_fd(socket: BorrowedFd, sent: BorrowedFd) -> Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let (fds, iov) = ([sent.as_raw_fd()], [io::IoSlice::new(b"f")]);
+    sendmsg::<()>(socket.as_raw_fd(), &iov, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None)
+        .map(drop)
+        .context(|| "sendmsg")
+}
+
 /// A descriptor sent over a socket (SCM_RIGHTS).
 pub fn receive_fd(socket: BorrowedFd) -> Result<OwnedFd> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};

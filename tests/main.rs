@@ -6,6 +6,7 @@ mod archive;
 mod completions;
 mod credentials;
 mod environment;
+mod exec;
 mod explain;
 mod fallbacks;
 mod gpus;

@@ -1,11 +1,13 @@
 //! The verbs: one file each, glue only. In: parsed arguments. Out: an exit status.
 
+mod exec;
 mod explain;
 mod generate;
 mod gpus;
 mod hello;
 mod images;
 mod login;
+mod ps;
 mod refused;
 mod run;
 
@@ -36,6 +38,8 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
     };
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(&args, inherited),
+        Verb::Exec(args) => exec::exec(&args, inherited),
+        Verb::Ps(args) => ps::ps(&args),
         Verb::Explain(args) => explain::explain(&args),
         Verb::Spec(args) => explain::spec(&args),
         Verb::Gpus(args) => gpus::gpus(&args),

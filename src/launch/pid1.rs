@@ -13,8 +13,8 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 
-use super::workload::Workload;
 use super::signals;
+use super::workload::Workload;
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Change};
 

@@ -13,8 +13,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, tcgetpgrp, write};
 
-use super::supervise::{Supervisor, stop_self};
 use super::signals;
+use super::supervise::{Supervisor, stop_self};
 use crate::error::{Context, Result};
 use crate::sys;
 

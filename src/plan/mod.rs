@@ -27,6 +27,10 @@ use user::{Accounts, Ids, Wanted};
 /// Everything decided about a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
+    /// `--name`, by which `ps` and `exec` know the run.
+    pub name: Option<String>,
+    /// The Slurm step it is in, as `JOB.STEP`: likewise.
+    pub step: Option<String>,
     /// The image, as it was named, and its digest.
     pub image: ImageFacts,
     /// The root file system.
@@ -177,6 +181,8 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
     let injection = &inputs.injection;
     let home = env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     Ok(Plan {
+        name: request.name.clone(),
+        step: host.slurm_step(),
         image: inputs.image.clone(),
         rootfs: Rootfs { lower: inputs.rootfs.into(), read_only: request.read_only },
         namespaces: namespaces(request, host),
