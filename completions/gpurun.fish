@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet pull= gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -47,6 +47,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -s w -l workdir -d 'Start in
 complete -c gpurun -n "__fish_gpurun_needs_command" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -111,6 +112,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s w -l workdir -d 'S
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -200,6 +202,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s w -l workdir -
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -246,6 +249,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s w -l workdir -d '
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l network -d 'Network' -r -f -a "host\t'The host\'s'

@@ -206,6 +206,9 @@ pub struct RunArgs {
     /// Make the root file system read-only
     #[arg(long, env = "GPURUN_READ_ONLY")]
     pub read_only: bool,
+    /// Keep what the workload writes in this directory, for later runs
+    #[arg(long, env = "GPURUN_OVERLAY", conflicts_with = "read_only", value_name = "DIR")]
+    pub overlay: Option<PathBuf>,
     /// Host name inside
     #[arg(long, env = "GPURUN_HOSTNAME", value_name = "NAME")]
     pub hostname: Option<String>,

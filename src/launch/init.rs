@@ -20,7 +20,7 @@ pub(super) fn become_init(plan: &Plan, workload: Workload, console: Option<&Owne
         libcontainer::unshare(NamespaceKind::Network)?;
         sys::bring_up_loopback()?; // while we have the right to
     }
-    let root = rootfs::build(plan)?;
+    let root = rootfs::build(plan, &workload.status)?;
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;
     libcontainer::init(plan, start, workload, console)

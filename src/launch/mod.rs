@@ -16,6 +16,7 @@ pub mod fds;
 mod init;
 mod inject;
 pub mod join;
+mod kept;
 pub mod label;
 mod libcontainer;
 pub mod limits;
@@ -26,6 +27,7 @@ mod signals;
 mod status;
 mod supervise;
 mod tty;
+mod underlay;
 mod workload;
 
 use std::convert::Infallible;
@@ -42,8 +44,9 @@ use label::Label;
 use workload::{Surroundings, Workload};
 
 /// Runs the plan and gives the workload's exit status, 128+N if signal N ended it.
-pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
-    let start = Start::prepare(&plan.process, inherited)?;
+pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<u8> {
+    let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
+    let start = Start { quiet, ..Start::prepare(&plan.process, inherited)? };
     namespaces::enter(plan).map_err(namespaces::explain_blocked)?;
     start.fork(|workload, console| init::become_init(plan, workload, console), |child| Label::of(plan, child).show())
 }
@@ -55,6 +58,8 @@ struct Start {
     lifeline: OwnedFd,
     /// The supervisor's end, and the launched process's.
     console: Option<(OwnedFd, OwnedFd)>,
+    /// Whether notices are kept from the user.
+    quiet: bool,
 }
 
 impl Start {
@@ -66,7 +71,7 @@ impl Start {
         let window = process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
         let highest_inherited = inherited.highest;
         let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited };
-        Ok(Self { workload: Workload::new(process, around)?, reader, lifeline, console })
+        Ok(Self { workload: Workload::new(process, around)?, reader, lifeline, console, quiet: false })
     }
 
     /// The one end becomes what `launched` makes of it, or tells why not; the other stays with it until it ends, and
@@ -89,7 +94,7 @@ impl Start {
             Fork::Parent(child) => {
                 drop((self.workload, childs));
                 let _held = beside(child)?;
-                supervise::run(child, self.reader, &self.lifeline, ours)
+                supervise::run(child, self.reader.wait(self.quiet), &self.lifeline, ours)
             }
         }
     }

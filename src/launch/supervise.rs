@@ -10,14 +10,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{signals, status, tty};
+use super::{signals, tty};
 use crate::error::{Context, Result};
 use crate::sys;
 
 /// Stays with the launched process until it ends.
-pub(super) fn run(child: Pid, started: status::Reader, lifeline: &OwnedFd, console: Option<OwnedFd>) -> Result<u8> {
+pub(super) fn run(child: Pid, started: Result<()>, lifeline: &OwnedFd, console: Option<OwnedFd>) -> Result<u8> {
     let supervisor = Supervisor { child };
-    if let Err(failure) = started.wait() {
+    if let Err(failure) = started {
         waitpid(child, None).context(|| format!("wait for process {child}"))?;
         return Err(failure);
     }
