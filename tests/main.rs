@@ -5,6 +5,7 @@
 mod archive;
 mod completions;
 mod credentials;
+mod degraded;
 mod environment;
 mod exec;
 mod explain;
@@ -24,6 +25,7 @@ mod prune;
 mod real_registry;
 mod refusals;
 mod registry;
+mod resume;
 mod rootfs;
 mod signals;
 mod store;

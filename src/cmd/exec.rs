@@ -12,7 +12,7 @@ use crate::plan::Process;
 use crate::plan::env::{self, Rule};
 use crate::runs;
 
-/// Runs it and gives its exit status.
+/// Runs it and ends as it ends.
 pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
     let host = Host::probe();
     // The workload may have been started without a terminal.
@@ -22,8 +22,8 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
     let target = Target::open(&run).context(|| format!("join the run `{}`", args.target))?;
     let process = process(args, &host, &rules, target.env.clone());
     let workloads = args.workdir.is_none();
-    join::join(&target, &process, inherited)
-        .map_err(|e| if workloads { e.hint("`-w /` starts elsewhere than the workload is") } else { e })
+    let Err(failure) = join::join(&target, &process, inherited);
+    Err(if workloads { failure.hint("`-w /` starts elsewhere than the workload is") } else { failure })
 }
 
 fn process(args: &ExecArgs, host: &Host, rules: &[Rule], env: Vec<(OsString, OsString)>) -> Process {

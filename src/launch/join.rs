@@ -125,8 +125,8 @@ fn environment(pid: Pid) -> Result<Vec<(OsString, OsString)>> {
     Ok(text.split(|&b| b == 0).filter_map(pair).collect())
 }
 
-/// Runs a process in the container and gives its exit status, as [`super::launch`] does.
-pub fn join(target: &Target, process: &Process, inherited: Inherited) -> Result<u8> {
+/// Runs a process in the container and ends as it ended, as [`super::launch`] does.
+pub fn join(target: &Target, process: &Process, inherited: Inherited) -> Result<Infallible> {
     let start = Start::prepare(process, inherited)?;
     prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
     setns(&target.supervisor, CloneFlags::CLONE_NEWUSER).context(|| "setns CLONE_NEWUSER")?;

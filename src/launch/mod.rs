@@ -43,8 +43,9 @@ use fds::Inherited;
 use label::Label;
 use workload::{Surroundings, Workload};
 
-/// Runs the plan and gives the workload's exit status, 128+N if signal N ended it.
-pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<u8> {
+/// Runs the plan and ends this process as the workload ended, with 128+N if signal N ended it. It comes back only with
+/// the reason why nothing ran: what is left of a start is not worth tidying up when the caller waits for the end.
+pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<Infallible> {
     let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
     let start = Start { quiet, ..Start::prepare(&plan.process, inherited)? };
     namespaces::enter(plan).map_err(namespaces::explain_blocked)?;
@@ -80,7 +81,7 @@ impl Start {
         self,
         launched: impl FnOnce(Workload, Option<&OwnedFd>) -> Result<Infallible>,
         beside: impl FnOnce(Pid) -> Result<T>,
-    ) -> Result<u8> {
+    ) -> Result<Infallible> {
         let (ours, childs) = self.console.unzip();
         match sys::fork()? {
             Fork::Child => {
@@ -94,7 +95,8 @@ impl Start {
             Fork::Parent(child) => {
                 drop((self.workload, childs));
                 let _held = beside(child)?;
-                supervise::run(child, self.reader.wait(self.quiet), &self.lifeline, ours)
+                let status = supervise::run(child, self.reader.wait(self.quiet), &self.lifeline, ours)?;
+                sys::exit_now(status.into())
             }
         }
     }
