@@ -28,6 +28,9 @@ _gpurun() {
             gpurun,completions)
                 cmd="gpurun__subcmd__completions"
                 ;;
+            gpurun,exec)
+                cmd="gpurun__subcmd__exec"
+                ;;
             gpurun,explain)
                 cmd="gpurun__subcmd__explain"
                 ;;
@@ -54,6 +57,9 @@ _gpurun() {
                 ;;
             gpurun,prune)
                 cmd="gpurun__subcmd__prune"
+                ;;
+            gpurun,ps)
+                cmd="gpurun__subcmd__ps"
                 ;;
             gpurun,pull)
                 cmd="gpurun__subcmd__pull"
@@ -91,6 +97,9 @@ _gpurun() {
             gpurun__subcmd__help,completions)
                 cmd="gpurun__subcmd__help__subcmd__completions"
                 ;;
+            gpurun__subcmd__help,exec)
+                cmd="gpurun__subcmd__help__subcmd__exec"
+                ;;
             gpurun__subcmd__help,explain)
                 cmd="gpurun__subcmd__help__subcmd__explain"
                 ;;
@@ -118,6 +127,9 @@ _gpurun() {
             gpurun__subcmd__help,prune)
                 cmd="gpurun__subcmd__help__subcmd__prune"
                 ;;
+            gpurun__subcmd__help,ps)
+                cmd="gpurun__subcmd__help__subcmd__ps"
+                ;;
             gpurun__subcmd__help,pull)
                 cmd="gpurun__subcmd__help__subcmd__pull"
                 ;;
@@ -140,7 +152,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -231,6 +243,10 @@ _gpurun() {
                     return 0
                     ;;
                 --stop-signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --overlay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -393,8 +409,38 @@ _gpurun() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        gpurun__subcmd__exec)
+            opts="-e -w -t -i -h --env --workdir --tty --interactive --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                --env)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -e)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --workdir)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -w)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         gpurun__subcmd__explain)
-            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -488,6 +534,10 @@ _gpurun() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --overlay)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 --hostname)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
@@ -550,7 +600,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help)
-            opts="run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help"
+            opts="run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -620,6 +670,20 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help__subcmd__completions)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__exec)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -746,6 +810,20 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help__subcmd__prune)
+            opts=""
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
+        gpurun__subcmd__help__subcmd__ps)
             opts=""
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
@@ -939,6 +1017,20 @@ _gpurun() {
             COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
             return 0
             ;;
+        gpurun__subcmd__ps)
+            opts="-h --json --help"
+            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
+                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+                return 0
+            fi
+            case "${prev}" in
+                *)
+                    COMPREPLY=()
+                    ;;
+            esac
+            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
+            return 0
+            ;;
         gpurun__subcmd__pull)
             opts="-q -h --store --plain-http --platform --quiet --max-unpacked --timings --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
@@ -988,7 +1080,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__run)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1079,6 +1171,10 @@ _gpurun() {
                     return 0
                     ;;
                 --stop-signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --overlay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1122,7 +1218,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__spec)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1213,6 +1309,10 @@ _gpurun() {
                     return 0
                     ;;
                 --stop-signal)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --overlay)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -48,6 +48,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -s w -l workdir -d 'Start in
 complete -c gpurun -n "__fish_gpurun_needs_command" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -80,6 +81,8 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -a "rm" -d 'Remove images fr
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "prune" -d 'Remove images that were not used for long, and what nothing refers to'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "login" -d 'Keep a name and a password for a registry, once it has taken them'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "logout" -d 'Forget what is kept for a registry'
+complete -c gpurun -n "__fish_gpurun_needs_command" -a "exec" -d 'Run another command in the container of a run'
+complete -c gpurun -n "__fish_gpurun_needs_command" -a "ps" -d 'List your runs on this machine'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "explain" -d 'Print what `run` would do and why, and start nothing'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
@@ -113,6 +116,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s w -l workdir -d 'S
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -174,6 +178,13 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand login" -l password-stdin -
 complete -c gpurun -n "__fish_gpurun_using_subcommand login" -l plain-http -d 'Send the password to a registry without TLS (loopback ones always may get it)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand login" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand logout" -s h -l help -d 'Print help'
+complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s e -l env -d 'Set a variable: K=V, or take it from the host: K, \'GLOB_*\'' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s w -l workdir -d 'Start in this directory (the default is the workload\'s)' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s t -l tty -d 'Accepted as Docker has it: a terminal is used when stdin and stdout are one'
+complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s i -l interactive -d 'Accepted as Docker has it: stdin is always passed'
+complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s h -l help -d 'Print help'
+complete -c gpurun -n "__fish_gpurun_using_subcommand ps" -l json -d 'Print the facts as JSON'
+complete -c gpurun -n "__fish_gpurun_using_subcommand ps" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
@@ -198,6 +209,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s w -l workdir -
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -246,6 +258,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s w -l workdir -d '
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l hostname -d 'Host name inside' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l name -d 'Name of this run, seen inside as GPURUN_NAME' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l network -d 'Network' -r -f -a "host\t'The host\'s'
@@ -285,21 +298,23 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand completions" -s h -l help 
 complete -c gpurun -n "__fish_gpurun_using_subcommand man" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand builtin-hello" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand builtin-nvml" -s h -l help -d 'Print help'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "run" -d 'Run a command in an image (also what `gpurun IMAGE` does)'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "pull" -d 'Fetch an image into the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "images" -d 'List the images in the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "inspect" -d 'Print what an image in the store is'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "rm" -d 'Remove images from the store'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "prune" -d 'Remove images that were not used for long, and what nothing refers to'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "login" -d 'Keep a name and a password for a registry, once it has taken them'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "logout" -d 'Forget what is kept for a registry'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "explain" -d 'Print what `run` would do and why, and start nothing'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "cdi" -d 'Describe the GPUs to other container engines'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "completions" -d 'Print the completion script of a shell'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "man" -d 'Print the man page'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "builtin-hello" -d 'The program of `builtin:hello`'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "builtin-nvml" -d 'What asks NVML, in a process of its own'
-complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "run" -d 'Run a command in an image (also what `gpurun IMAGE` does)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "pull" -d 'Fetch an image into the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "images" -d 'List the images in the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "inspect" -d 'Print what an image in the store is'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "rm" -d 'Remove images from the store'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "prune" -d 'Remove images that were not used for long, and what nothing refers to'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "login" -d 'Keep a name and a password for a registry, once it has taken them'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "logout" -d 'Forget what is kept for a registry'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "exec" -d 'Run another command in the container of a run'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "ps" -d 'List your runs on this machine'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "explain" -d 'Print what `run` would do and why, and start nothing'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "spec" -d 'Print the OCI runtime spec of what `run` would do, and start nothing'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "gpus" -d 'List the GPUs, whether they can be used and why not, and the driver\'s files'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "cdi" -d 'Describe the GPUs to other container engines'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "completions" -d 'Print the completion script of a shell'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "man" -d 'Print the man page'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "builtin-hello" -d 'The program of `builtin:hello`'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "builtin-nvml" -d 'What asks NVML, in a process of its own'
+complete -c gpurun -n "__fish_gpurun_using_subcommand help; and not __fish_seen_subcommand_from run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand help; and __fish_seen_subcommand_from cdi" -f -a "generate" -d 'Print a CDI spec of this machine\'s GPUs and driver, as JSON'

@@ -47,6 +47,10 @@ pub enum Verb {
     Login(LoginArgs),
     /// Forget what is kept for a registry
     Logout(LogoutArgs),
+    /// Run another command in the container of a run
+    Exec(ExecArgs),
+    /// List your runs on this machine
+    Ps(PsArgs),
     /// Print what `run` would do and why, and start nothing
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
@@ -222,6 +226,9 @@ pub struct RunArgs {
     /// Make the root file system read-only
     #[arg(long, env = "GPURUN_READ_ONLY")]
     pub read_only: bool,
+    /// Keep what the workload writes in this directory, for later runs
+    #[arg(long, env = "GPURUN_OVERLAY", conflicts_with = "read_only", value_name = "DIR")]
+    pub overlay: Option<PathBuf>,
     /// Host name inside
     #[arg(long, env = "GPURUN_HOSTNAME", value_name = "NAME")]
     pub hostname: Option<String>,
@@ -264,6 +271,37 @@ pub struct RunArgs {
     /// Command and its arguments, in place of the image's own
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+}
+
+/// Arguments of `exec`.
+#[derive(Args, Clone, Debug)]
+pub struct ExecArgs {
+    /// Set a variable: K=V, or take it from the host: K, 'GLOB_*'
+    #[arg(short, long, value_name = "K[=V]")]
+    pub env: Vec<OsString>,
+    /// Start in this directory (the default is the workload's)
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// Accepted as Docker has it: a terminal is used when stdin and stdout are one
+    #[arg(short, long, hide = true)]
+    pub tty: bool,
+    /// Accepted as Docker has it: stdin is always passed
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
+    /// The run: its name, the PID of any of its processes, or its Slurm step as JOB.STEP
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// Command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `ps`.
+#[derive(Args, Clone, Debug)]
+pub struct PsArgs {
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What `cdi` can do.

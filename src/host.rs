@@ -25,6 +25,10 @@ const MASKED: &[&str] = &[
     "/proc/kallsyms",
 ];
 
+/// The steps that have a name (slurm.h, `SLURM_BATCH_SCRIPT` and the like).
+const SLURM_STEPS: &[(&str, &str)] =
+    &[("4294967291", "batch"), ("4294967292", "extern"), ("4294967290", "interactive")];
+
 /// The caller and the machine, as plan needs to know them.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -93,6 +97,14 @@ impl Host {
         }
     }
 
+    /// The Slurm step the caller is in, as `squeue --steps` shows it.
+    pub fn slurm_step(&self) -> Option<String> {
+        let text = |name: &str| self.var(name)?.to_str();
+        let (job, step) = (text("SLURM_JOB_ID")?, text("SLURM_STEP_ID").unwrap_or("batch"));
+        let name = SLURM_STEPS.iter().find(|(number, _)| *number == step).map_or(step, |(_, name)| name);
+        Some(format!("{job}.{name}"))
+    }
+
     /// The value of an environment variable.
     pub fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_os_str())
@@ -120,6 +132,20 @@ fn passwd_entry(passwd: &[u8], uid: u32) -> Option<(OsString, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slurm_step_has_a_name_or_a_number() {
+        for (job, step, want) in [
+            (None, None, None),
+            (Some("7"), None, Some("7.batch")),
+            (Some("7"), Some("0"), Some("7.0")),
+            (Some("7"), Some("4294967290"), Some("7.interactive")),
+        ] {
+            let pair = |name: &str, value: Option<&str>| value.map(|v| (name.into(), v.into()));
+            let env = [pair("SLURM_JOB_ID", job), pair("SLURM_STEP_ID", step)].into_iter().flatten().collect();
+            assert_eq!(Host { env, ..Host::example() }.slurm_step().as_deref(), want);
+        }
+    }
 
     #[test]
     fn the_callers_line_is_found_by_its_number() {

@@ -9,7 +9,7 @@
 //! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`request`], [`reference`].
 //! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
 //! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
-//! [`host`] and [`image`]. What is done: [`launch`]. Everything that an image names is found by [`inroot`], or in memory
+//! [`host`] and [`image`]. What is done: [`launch`]; what is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory
 //! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
 //! unsafe code.
 
@@ -33,6 +33,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod request;
+pub mod runs;
 pub mod source;
 pub mod store;
 pub mod sys;

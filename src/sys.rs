@@ -180,8 +180,8 @@ pub fn kill(pid: nix::unistd::Pid, signal: i32) -> nix::Result<()> {
 pub enum Change {
     /// It ended, with this status or, by signal N, 128+N.
     Ended(i32),
-    /// It was stopped.
-    Stopped,
+    /// This signal stopped it.
+    Stopped(i32),
 }
 
 /// Waits for any child (waitpid(2)); `None` if `WNOHANG` is among the options and nothing has changed. nix's own knows
@@ -191,7 +191,7 @@ pub fn wait_any(options: i32) -> nix::Result<Option<(nix::unistd::Pid, Change)>>
     // SAFETY: the pointer is valid for the call.
     let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, options) })?;
     let change = match () {
-        () if libc::WIFSTOPPED(status) => Change::Stopped,
+        () if libc::WIFSTOPPED(status) => Change::Stopped(libc::WSTOPSIG(status)),
         () if libc::WIFSIGNALED(status) => Change::Ended(128 + libc::WTERMSIG(status)),
         () => Change::Ended(libc::WEXITSTATUS(status)),
     };
@@ -213,6 +213,16 @@ pub struct Signal {
     pub from_kernel: bool,
     /// The value of [`sigqueue`], 0 if it was sent otherwise.
     pub value: usize,
+}
+
+/// Whether a blocked signal waits to be taken (sigpending(2)).
+pub fn is_pending(signal: nix::sys::signal::Signal) -> nix::Result<bool> {
+    // SAFETY: sigset_t is plain data for which zeroes are valid, and sigpending fills it.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for the call.
+    Errno::result(unsafe { libc::sigpending(&raw mut set) })?;
+    // SAFETY: the set was filled, and a `Signal` is a signal's number.
+    Ok(unsafe { libc::sigismember(&raw const set, signal as i32) } == 1)
 }
 
 /// Waits for one of `set`, all of which must be blocked (sigwaitinfo(2)).
@@ -268,6 +278,46 @@ pub fn peer(master: BorrowedFd) -> Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC;
     // SAFETY: plain integers.
     fd(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into()).context(|| "ioctl TIOCGPTPEER")
+}
+
+/// Lets the other end of a pseudo terminal's master be opened (TIOCSPTLCK).
+pub fn unlock_terminal(master: BorrowedFd) -> Result<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the ioctl reads an int.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })
+        .map(drop)
+        .context(|| "ioctl TIOCSPTLCK")
+}
+
+/// Makes a terminal the one of this process's session, which it leads (TIOCSCTTY).
+pub fn become_controlling(terminal: BorrowedFd) -> Result<()> {
+    // SAFETY: plain integers.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })
+        .map(drop)
+        .context(|| "ioctl TIOCSCTTY")
+}
+
+/// A process, as long as it is not reaped (pidfd_open(2)).
+pub fn pidfd_open(pid: nix::unistd::Pid) -> Result<OwnedFd> {
+    // SAFETY: plain integers. The descriptor closes on exec.
+    fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).context(|| format!("pidfd_open {pid}"))
+}
+
+/// Sends it a signal, or with 0 asks whether it is alive (pidfd_send_signal(2)).
+pub fn pidfd_signal(process: BorrowedFd, signal: i32) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) })
+        .context(|| format!("pidfd_send_signal {signal}"))
+}
+
+/// Sends a descriptor over a socket (SCM_RIGHTS).
+pub fn send_fd(socket: BorrowedFd, sent: BorrowedFd) -> Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let (fds, iov) = ([sent.as_raw_fd()], [io::IoSlice::new(b"f")]);
+    sendmsg::<()>(socket.as_raw_fd(), &iov, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None)
+        .map(drop)
+        .context(|| "sendmsg")
 }
 
 /// A descriptor sent over a socket (SCM_RIGHTS).

@@ -1,5 +1,6 @@
 //! The verbs: one file each, glue only. In: parsed arguments. Out: an exit status.
 
+mod exec;
 mod explain;
 mod generate;
 mod gpus;
@@ -7,6 +8,7 @@ mod hello;
 mod images;
 mod login;
 mod nvml;
+mod ps;
 mod refused;
 mod run;
 
@@ -39,6 +41,8 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
     };
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(&args, inherited),
+        Verb::Exec(args) => exec::exec(&args, inherited),
+        Verb::Ps(args) => ps::ps(&args),
         Verb::Explain(args) => explain::explain(&args),
         Verb::Spec(args) => explain::spec(&args),
         Verb::Gpus(args) => gpus::gpus(&args),

@@ -49,7 +49,7 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
         return Ok(0);
     }
     plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
-    let Err(failure) = launch::launch(&plan, inherited);
+    let Err(failure) = launch::launch(&plan, inherited, args.store.quiet);
     Err(failure)
 }
 
@@ -76,7 +76,7 @@ fn build(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<P
         image: image.facts.clone(),
         config: &image.config,
         rootfs: &image.rootfs,
-        accounts: &accounts(&image.rootfs)?,
+        accounts: &accounts(&image.rootfs, request.overlay.as_deref())?,
         host,
     })
 }
@@ -160,9 +160,13 @@ fn just_pulled(store: &Store) -> Result<Option<ImageRecord>> {
     store.image(&digest)
 }
 
-/// The image's account files, read as hostile input.
-fn accounts(rootfs: &Path) -> Result<Accounts> {
-    let root = Root::open(rootfs)?;
-    let read = |path: &str| root.read(Path::new(path), MAX_ACCOUNTS);
+/// The image's account files, or those that an earlier run has kept in their place, read as hostile input.
+fn accounts(rootfs: &Path, kept: Option<&Path>) -> Result<Accounts> {
+    let upper = kept.map(|dir| dir.join("upper")).filter(|upper| upper.is_dir());
+    let roots = upper.as_deref().into_iter().chain([rootfs]).map(Root::open).collect::<Result<Vec<_>>>()?;
+    let read = |path: &str| {
+        let mut found = roots.iter().map(|root| root.read(Path::new(path), MAX_ACCOUNTS));
+        found.find_map(Result::transpose).transpose()
+    };
     Ok(Accounts { passwd: read("/etc/passwd")?, group: read("/etc/group")? })
 }

@@ -25,8 +25,15 @@ pub fn human(plan: &Plan) -> String {
 
 fn image(out: &mut String, plan: &Plan) {
     line(out, "image", &plan.image.reference, plan.image.digest.as_deref().unwrap_or("a directory, as it is"));
-    let above = if plan.rootfs.read_only { "read-only: --read-only" } else { "below a tmpfs that takes all writes" };
-    line(out, "rootfs", &plan.rootfs.lower.display().to_string(), above);
+    let above = match &plan.rootfs.kept {
+        Some(dir) => format!("below `{}`, which keeps all writes: --overlay", dir.display()),
+        None if plan.rootfs.read_only => "read-only: --read-only".into(),
+        None => "below a tmpfs that takes all writes".into(),
+    };
+    line(out, "rootfs", &plan.rootfs.lower.display().to_string(), &above);
+    if let Some(places) = &plan.rootfs.otherwise {
+        line(out, "otherwise", &places.join(" "), "what can be written if the kernel refuses the overlay");
+    }
 }
 
 fn user(out: &mut String, plan: &Plan) {

@@ -27,6 +27,10 @@ use user::{Accounts, Ids, Wanted};
 /// Everything decided about a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
+    /// `--name`, by which `ps` and `exec` know the run.
+    pub name: Option<String>,
+    /// The Slurm step it is in, as `JOB.STEP`: likewise.
+    pub step: Option<String>,
     /// The image, as it was named, and its digest.
     pub image: ImageFacts,
     /// The root file system.
@@ -62,7 +66,7 @@ pub struct ImageFacts {
     pub digest: Option<String>,
 }
 
-/// The root file system: an image tree below, a tmpfs above.
+/// The root file system: an image tree below, what takes the writes above.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rootfs {
     /// The image's tree on the host, never written.
@@ -70,7 +74,16 @@ pub struct Rootfs {
     pub lower: PathBuf,
     /// Whether the workload may not write to it either.
     pub read_only: bool,
+    /// The directory on the host whose `upper` keeps the writes; without one they go to a tmpfs.
+    pub kept: Option<PathBuf>,
+    /// Where the workload can write if the kernel refuses the overlay: then the tree is bound read-only, with a tmpfs at each
+    /// of these that it has. `None` if nothing else will do.
+    pub otherwise: Option<Vec<&'static str>>,
 }
+
+/// Where programs expect to be able to write.
+const WRITABLE: &[&str] =
+    &["/tmp", "/var/tmp", "/run", "/var/run", "/var/log", "/var/cache", "/var/lock", "/home", "/root", "/mnt", "/srv"];
 
 /// A namespace of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -177,8 +190,15 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
     let injection = &inputs.injection;
     let home = env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     Ok(Plan {
+        name: request.name.clone(),
+        step: host.slurm_step(),
         image: inputs.image.clone(),
-        rootfs: Rootfs { lower: inputs.rootfs.into(), read_only: request.read_only },
+        rootfs: Rootfs {
+            lower: inputs.rootfs.into(),
+            read_only: request.read_only,
+            kept: request.overlay.clone(),
+            otherwise: request.overlay.is_none().then(|| WRITABLE.to_vec()),
+        },
         namespaces: namespaces(request, host),
         hostname: request.hostname.clone(),
         directories: directories(request, home, &cwd),

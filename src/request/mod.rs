@@ -7,7 +7,7 @@ mod mounts;
 mod quantities;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
 use crate::error::{Context, Error, Result};
@@ -56,6 +56,8 @@ pub struct Request {
     pub command: Vec<OsString>,
     /// `--read-only`
     pub read_only: bool,
+    /// `--overlay`, absolute.
+    pub overlay: Option<PathBuf>,
     /// `--hostname`
     pub hostname: Option<String>,
     /// `--name`
@@ -89,6 +91,7 @@ impl Request {
             entrypoint: args.entrypoint.clone(),
             command: without_dashes(&args.command),
             read_only: args.read_only,
+            overlay: args.overlay.as_deref().map(|dir| absolute(dir, host)).transpose()?,
             hostname: args.hostname.clone().map(checked_hostname).transpose()?,
             name: args.name.clone(),
             network: args.network,
@@ -108,6 +111,10 @@ impl Request {
             Wanted::Tmpfs { .. } => Ok(()),
         })
     }
+}
+
+fn absolute(dir: &Path, host: &Host) -> Result<PathBuf> {
+    if dir.is_absolute() { Ok(dir.into()) } else { Ok(mounts::current_dir(host, "a relative `--overlay`")?.join(dir)) }
 }
 
 /// Docker has no `--` after the image; podman's users write one.
