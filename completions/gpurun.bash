@@ -134,7 +134,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -217,6 +217,10 @@ _gpurun() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seccomp)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -374,7 +378,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__explain)
-            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -457,6 +461,10 @@ _gpurun() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seccomp)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -954,7 +962,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__run)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1037,6 +1045,10 @@ _gpurun() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seccomp)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -1088,7 +1100,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__spec)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1171,6 +1183,10 @@ _gpurun() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --seccomp)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -48,6 +48,10 @@ pub struct Host {
     pub has_resolv_conf: bool,
     /// Whether there is an /etc/hosts.
     pub has_hosts: bool,
+    /// Whether no PID namespace may be made (`user.max_pid_namespaces`).
+    pub no_pid_namespaces: bool,
+    /// The kernel's major and minor version.
+    pub kernel: (u32, u32),
     /// Whether something covers a part of /proc: then the kernel refuses new ones (`mount_too_revealing`).
     pub proc_masked: bool,
 }
@@ -71,6 +75,8 @@ impl Host {
             has_shm: Path::new("/dev/shm").is_dir(),
             has_resolv_conf: Path::new("/etc/resolv.conf").is_file(),
             has_hosts: Path::new("/etc/hosts").is_file(),
+            no_pid_namespaces: no_pid_namespaces(),
+            kernel: kernel(),
             proc_masked: proc_masked(),
         }
     }
@@ -89,7 +95,18 @@ impl Host {
             has_shm: true,
             has_resolv_conf: true,
             has_hosts: true,
+            no_pid_namespaces: false,
+            kernel: (6, 1),
             proc_masked: false,
+        }
+    }
+
+    /// What makes a PID namespace with a /proc of its own impossible here.
+    pub fn no_proc_of_its_own(&self) -> Option<&'static str> {
+        match (self.no_pid_namespaces, self.proc_masked) {
+            (true, _) => Some("`user.max_pid_namespaces` is 0 here"),
+            (_, true) => Some("/proc is masked here"),
+            _ => None,
         }
     }
 
@@ -108,6 +125,22 @@ fn proc_masked() -> bool {
     covered || read_only("/proc/sys")
 }
 
+fn no_pid_namespaces() -> bool {
+    std::fs::read_to_string("/proc/sys/user/max_pid_namespaces").is_ok_and(|max| max.trim() == "0")
+}
+
+/// What uname(2) says; 0.0 if it says nothing that is a version.
+fn kernel() -> (u32, u32) {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    version(&release.unwrap_or_default()).unwrap_or_default()
+}
+
+/// `6.1.0-13-amd64` is version 6.1.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Name and home of `uid` in a passwd file.
 fn passwd_entry(passwd: &[u8], uid: u32) -> Option<(OsString, PathBuf)> {
     passwd.split(|&b| b == b'\n').find_map(|line| {
@@ -120,6 +153,13 @@ fn passwd_entry(passwd: &[u8], uid: u32) -> Option<(OsString, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_have_versions() {
+        for (release, want) in [("6.18.44-fc", Some((6, 18))), ("5.14.0-427.el9", Some((5, 14))), ("x", None)] {
+            assert_eq!(version(release), want, "{release}");
+        }
+    }
 
     #[test]
     fn the_callers_line_is_found_by_its_number() {

@@ -33,6 +33,7 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod request;
+pub mod seccomp;
 pub mod source;
 pub mod store;
 pub mod sys;

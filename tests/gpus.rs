@@ -31,7 +31,7 @@ fn on(machine: &Machine, case: &Case, options: &[&str], script: &str) -> Finishe
     enter(machine, case, &options, &["sh", "-c", script]).finish()
 }
 
-fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Command {
+pub(crate) fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Command {
     let mut command = Command::new("unshare");
     case.surround(&mut command);
     let dev = case.path("dev");
@@ -41,7 +41,7 @@ fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Com
     command
 }
 
-fn can_enter() -> bool {
+pub(crate) fn can_enter() -> bool {
     let made = Command::new("unshare").args(["-Urm", "mount", "-t", "tmpfs", "none", "/proc/driver"]).status();
     can(made.is_ok_and(|status| status.success()), "user namespaces and unshare")
 }

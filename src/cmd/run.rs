@@ -73,7 +73,8 @@ fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
         image: image.facts.clone(),
         config: &image.config,
         rootfs: &image.rootfs,
-        accounts: &accounts(&image.rootfs)?,
+        accounts: &accounts(&image.rootfs).map_err(launch::refused::resolver)?,
+        has_apt: Root::open(&image.rootfs)?.resolve(Path::new("/etc/apt/apt.conf.d")).is_ok(),
         host,
     })
 }

@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::workload::Workload;
-use super::{libcontainer, rootfs};
+use super::{libcontainer, refused, rootfs};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
@@ -16,7 +16,7 @@ use crate::sys;
 /// Becomes the container's PID 1.
 pub(super) fn run(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> ! {
     let status = workload.status.clone();
-    let Err(error) = start(plan, workload, console);
+    let Err(error) = start(plan, workload, console).map_err(refused::mounts);
     status.report(&error);
     sys::exit_now(error.exit_status().into())
 }

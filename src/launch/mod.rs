@@ -19,6 +19,7 @@ mod libcontainer;
 pub mod limits;
 mod namespaces;
 mod pid1;
+pub(crate) mod refused;
 mod rootfs;
 mod signals;
 mod status;
@@ -50,8 +51,8 @@ pub fn launch(plan: &Plan, inherited: Inherited) -> Result<Infallible> {
     let window = plan.process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
     let around =
         Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited: inherited.highest };
-    let workload = Workload::new(&plan.process, around)?;
-    namespaces::enter(plan).map_err(namespaces::explain_blocked)?;
+    let workload = Workload::new(plan, around)?;
+    namespaces::enter(plan).map_err(refused::namespaces)?;
     match sys::fork()? {
         Fork::Child => {
             // The lifeline hangs up only when the supervisor's end is the last.
