@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -46,6 +46,7 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
@@ -63,6 +64,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -s q -l quiet -d 'Print noth
 complete -c gpurun -n "__fish_gpurun_needs_command" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
+complete -c gpurun -n "__fish_gpurun_needs_command" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l home -d 'Bind the home directory at the same path'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l read-only -d 'Make the root file system read-only'
@@ -114,6 +116,7 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
@@ -131,6 +134,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s q -l quiet -d 'Pri
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l home -d 'Bind the home directory at the same path'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l read-only -d 'Make the root file system read-only'
@@ -207,6 +211,7 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
@@ -225,6 +230,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s q -l quiet -d 
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l home -d 'Bind the home directory at the same path'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l read-only -d 'Make the root file system read-only'
@@ -256,6 +262,7 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l overlay -d 'Keep what the workload writes in this directory, for later runs' -r -F
@@ -273,6 +280,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s q -l quiet -d 'Pr
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l here -d 'Bind the current directory at the same path and start there'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l home -d 'Bind the home directory at the same path'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l read-only -d 'Make the root file system read-only'

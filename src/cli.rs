@@ -211,6 +211,12 @@ pub struct RunArgs {
     /// Appear as root inside (the default is the caller's own uid and gid)
     #[arg(long, env = "GPURUN_ROOT")]
     pub root: bool,
+    /// Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes
+    #[arg(long, env = "GPURUN_FAKEROOT", conflicts_with = "user")]
+    pub fakeroot: bool,
+    /// Refuse system calls: default (Docker's profile), none, or a profile of Docker's format
+    #[arg(long, env = "GPURUN_SECCOMP", default_value = "none", value_name = "PROFILE")]
+    pub seccomp: OsString,
     /// Bind the current directory at the same path and start there
     #[arg(long, env = "GPURUN_HERE", conflicts_with = "workdir")]
     pub here: bool,

@@ -52,6 +52,10 @@ pub struct Host {
     pub has_resolv_conf: bool,
     /// Whether there is an /etc/hosts.
     pub has_hosts: bool,
+    /// Whether no PID namespace may be made (`user.max_pid_namespaces`).
+    pub no_pid_namespaces: bool,
+    /// The kernel's major and minor version.
+    pub kernel: (u32, u32),
     /// Whether something covers a part of /proc: then the kernel refuses new ones (`mount_too_revealing`).
     pub proc_masked: bool,
 }
@@ -75,6 +79,8 @@ impl Host {
             has_shm: Path::new("/dev/shm").is_dir(),
             has_resolv_conf: Path::new("/etc/resolv.conf").is_file(),
             has_hosts: Path::new("/etc/hosts").is_file(),
+            no_pid_namespaces: no_pid_namespaces(),
+            kernel: kernel(),
             proc_masked: proc_masked(),
         }
     }
@@ -93,6 +99,8 @@ impl Host {
             has_shm: true,
             has_resolv_conf: true,
             has_hosts: true,
+            no_pid_namespaces: false,
+            kernel: (6, 1),
             proc_masked: false,
         }
     }
@@ -103,6 +111,15 @@ impl Host {
         let (job, step) = (text("SLURM_JOB_ID")?, text("SLURM_STEP_ID").unwrap_or("batch"));
         let name = SLURM_STEPS.iter().find(|(number, _)| *number == step).map_or(step, |(_, name)| name);
         Some(format!("{job}.{name}"))
+    }
+
+    /// What makes a PID namespace with a /proc of its own impossible here.
+    pub fn no_proc_of_its_own(&self) -> Option<&'static str> {
+        match (self.no_pid_namespaces, self.proc_masked) {
+            (true, _) => Some("`user.max_pid_namespaces` is 0 here"),
+            (_, true) => Some("/proc is masked here"),
+            _ => None,
+        }
     }
 
     /// The value of an environment variable.
@@ -118,6 +135,22 @@ fn proc_masked() -> bool {
     let covered = MASKED.iter().filter_map(|path| device(path)).any(|d| Some(d) != own);
     let read_only = |path| statvfs(path).is_ok_and(|s| s.flags().contains(FsFlags::ST_RDONLY));
     covered || read_only("/proc/sys")
+}
+
+fn no_pid_namespaces() -> bool {
+    std::fs::read_to_string("/proc/sys/user/max_pid_namespaces").is_ok_and(|max| max.trim() == "0")
+}
+
+/// What uname(2) says; 0.0 if it says nothing that is a version.
+fn kernel() -> (u32, u32) {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    version(&release.unwrap_or_default()).unwrap_or_default()
+}
+
+/// `6.1.0-13-amd64` is version 6.1.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
 }
 
 /// Name and home of `uid` in a passwd file.
@@ -144,6 +177,13 @@ mod tests {
             let pair = |name: &str, value: Option<&str>| value.map(|v| (name.into(), v.into()));
             let env = [pair("SLURM_JOB_ID", job), pair("SLURM_STEP_ID", step)].into_iter().flatten().collect();
             assert_eq!(Host { env, ..Host::example() }.slurm_step().as_deref(), want);
+        }
+    }
+
+    #[test]
+    fn kernels_have_versions() {
+        for (release, want) in [("6.18.44-fc", Some((6, 18))), ("5.14.0-427.el9", Some((5, 14))), ("x", None)] {
+            assert_eq!(version(release), want, "{release}");
         }
     }
 

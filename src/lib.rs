@@ -34,6 +34,7 @@ pub mod reference;
 pub mod registry;
 pub mod request;
 pub mod runs;
+pub mod seccomp;
 pub mod source;
 pub mod store;
 pub mod sys;

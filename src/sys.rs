@@ -76,14 +76,15 @@ pub fn spawn(mut become_other: impl FnMut() -> std::convert::Infallible) -> nix:
     unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }
 }
 
-/// Gives up all capabilities of this process, and the right to get one by an exec.
-pub fn drop_capabilities() -> nix::Result<()> {
+/// Gives up all capabilities of this process but one, and the right to get any other by an exec.
+pub fn drop_capabilities(kept: Option<caps::Capability>) -> nix::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     let prctl = |option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong| {
         // SAFETY: plain integers.
         Errno::result(unsafe { libc::prctl(option, first, second, 0, 0) })
     };
-    for capability in 0.. {
+    let kept = kept.map(|capability| capability.index());
+    for capability in (0..).filter(|number| kept.map(libc::c_ulong::from) != Some(*number)) {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}
             Err(Errno::EINVAL) => break, // that was the last the kernel knows
@@ -91,9 +92,25 @@ pub fn drop_capabilities() -> nix::Result<()> {
         }
     }
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
-    let (header, none) = ([VERSION_3, 0], [0_u32; 6]);
+    let low = kept.map_or(0, |number| 1_u32 << number); // the only one ever kept has number 1
+    let (header, sets) = ([VERSION_3, 0], [low, low, 0, 0, 0, 0]);
     // SAFETY: a version 3 header of this process, and its two sets of effective, permitted and inheritable words.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Has the kernel decide this thread's system calls by a filter from now on (seccomp(2)). It must have no_new_privs.
+pub fn install_filter(filter: &crate::seccomp::Filter) -> nix::Result<()> {
+    use oci_spec::runtime::LinuxSeccompFilterFlag as Flag;
+    let flags = filter.rules.flags().iter().flatten().fold(0, |flags, flag| match flag {
+        Flag::SeccompFilterFlagLog => flags | libc::SECCOMP_FILTER_FLAG_LOG,
+        Flag::SeccompFilterFlagSpecAllow => flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        Flag::SeccompFilterFlagTsync | Flag::SeccompFilterFlagWaitKillableRecv => flags, // one thread, and no listener
+    });
+    let len = u16::try_from(filter.program.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: filter.program.as_ptr().cast_mut().cast() };
+    // SAFETY: seccompiler's instructions are laid out as the kernel's (`repr(C)`), which copies them; both outlive the call.
+    let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    Errno::result(ret).map(drop)
 }
 
 /// Fails if this process has more than one thread. `/proc/self/task` has two links and one for each thread.

@@ -20,7 +20,7 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
     let rules = term.into_iter().chain(args.env.iter().map(|rule| Rule::parse(rule))).collect::<Result<Vec<_>>>()?;
     let run = runs::find(&args.target)?;
     let target = Target::open(&run).context(|| format!("join the run `{}`", args.target))?;
-    let process = process(args, &host, &rules, target.env.clone());
+    let process = Process { dac_override: run.label.dac_override, ..process(args, &host, &rules, target.env.clone()) };
     let workloads = args.workdir.is_none();
     let Err(failure) = join::join(&target, &process, inherited);
     Err(if workloads { failure.hint("`-w /` starts elsewhere than the workload is") } else { failure })
@@ -37,6 +37,7 @@ fn process(args: &ExecArgs, host: &Host, rules: &[Rule], env: Vec<(OsString, OsS
         env: env::amended(env, rules, host),
         cwd,
         cwd_why,
+        dac_override: false,
         terminal: host.terminal,
         limits: Vec::new(),
         stop_signal: libc::SIGTERM,

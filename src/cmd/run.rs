@@ -76,7 +76,8 @@ fn build(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<P
         image: image.facts.clone(),
         config: &image.config,
         rootfs: &image.rootfs,
-        accounts: &accounts(&image.rootfs, request.overlay.as_deref())?,
+        accounts: &accounts(&image.rootfs, request.overlay.as_deref()).map_err(launch::refused::resolver)?,
+        has_apt: request.fakeroot && Root::open(&image.rootfs)?.resolve(Path::new("/etc/apt/apt.conf.d")).is_ok(),
         host,
     })
 }

@@ -8,13 +8,17 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::workload::Workload;
-use super::{libcontainer, rootfs};
+use super::{libcontainer, refused, rootfs};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
 
 /// Becomes the container's PID 1.
 pub(super) fn become_init(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
+    start(plan, workload, console).map_err(refused::mounts)
+}
+
+fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
     libcontainer::unshare(NamespaceKind::Mount)?;
     if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Network) {
         libcontainer::unshare(NamespaceKind::Network)?;

@@ -32,6 +32,7 @@ use super::{Start, pid1};
 use crate::error::{Context, Error, Result};
 use crate::plan::Process;
 use crate::runs::Run;
+use crate::seccomp::Filter;
 use crate::sys;
 
 /// The largest environment that is taken over: what the kernel lets a process have (execve(2)).
@@ -60,6 +61,8 @@ pub struct Target {
     root: OwnedFd,
     cwd: OwnedFd,
     ids: (Uid, Gid),
+    /// What its system calls are decided by.
+    filter: Option<Filter>,
     /// Its environment.
     pub env: Vec<(OsString, OsString)>,
 }
@@ -80,6 +83,7 @@ impl Target {
             root,
             cwd,
             ids: (Uid::from_raw(run.label.uid), Gid::from_raw(run.label.gid)),
+            filter: run.label.seccomp.clone().map(Filter::compiled).transpose()?,
             env: environment(workload)?,
             supervisor,
             workload: process,
@@ -127,7 +131,7 @@ fn environment(pid: Pid) -> Result<Vec<(OsString, OsString)>> {
 
 /// Runs a process in the container and ends as it ended, as [`super::launch`] does.
 pub fn join(target: &Target, process: &Process, inherited: Inherited) -> Result<Infallible> {
-    let start = Start::prepare(process, inherited)?;
+    let start = Start::prepare(process, target.filter.as_ref(), inherited)?;
     prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
     setns(&target.supervisor, CloneFlags::CLONE_NEWUSER).context(|| "setns CLONE_NEWUSER")?;
     target.join(CloneFlags::CLONE_NEWPID)?;

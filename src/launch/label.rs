@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::plan::Plan;
+use crate::seccomp::Filter;
 
 /// Where the link of the supervisor's descriptor leads.
 const LINK: &str = "/memfd:gpurun (deleted)";
@@ -39,6 +40,10 @@ pub struct Label {
     pub uid: u32,
     /// Group id inside.
     pub gid: u32,
+    /// What its system calls are decided by.
+    pub seccomp: Option<Filter>,
+    /// Whether it keeps CAP_DAC_OVERRIDE.
+    pub dac_override: bool,
     /// Command and arguments, as text.
     pub command: Vec<String>,
     /// The UUIDs of the GPUs, or their PCI addresses.
@@ -57,6 +62,8 @@ impl Label {
             digest: plan.image.digest.clone(),
             uid: plan.user.uid,
             gid: plan.user.gid,
+            seccomp: plan.seccomp.clone(),
+            dac_override: plan.process.dac_override,
             command: plan.process.argv.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
             gpus: gpus.collect(),
         }

@@ -12,7 +12,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use libcontainer::namespaces::Namespaces;
+use libcontainer::namespaces::{NamespaceError, Namespaces};
 use libcontainer::notify_socket::{NotifyListener, NotifySocket};
 use libcontainer::oci_spec::OciSpecError;
 use libcontainer::oci_spec::runtime::{
@@ -21,6 +21,7 @@ use libcontainer::oci_spec::runtime::{
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::channel::{init_channel, main_channel};
 use libcontainer::process::init::process::container_init_process;
+use libcontainer::syscall::SyscallError;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
@@ -43,7 +44,17 @@ pub(crate) fn unshare(kind: NamespaceKind) -> Result<()> {
     let what = || format!("unshare a {kind:?} namespace").to_lowercase();
     let wanted = vec![namespace(typ).context(what)?];
     let namespaces = Namespaces::try_from(Some(&wanted)).context(what)?;
-    namespaces.apply_namespaces(|f| f.bits() == flag).context(what)
+    namespaces.apply_namespaces(|f| f.bits() == flag).map_err(errno).context(what)
+}
+
+/// libcontainer's nix is older than ours: its error numbers are others to [`Error::errno`].
+fn errno(error: NamespaceError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        NamespaceError::Nix(errno) | NamespaceError::Syscall(SyscallError::Nix(errno)) => {
+            nix::errno::Errno::from_raw(errno as i32).into()
+        }
+        other => other.into(),
+    }
 }
 
 /// The word to start, queued before init listens for it: nothing waits between create and start here. `dir` is one for
@@ -147,6 +158,6 @@ impl Executor for Workload {
     fn exec(&self, _: &Spec) -> std::result::Result<(), ExecutorError> {
         let Err(e) = super::pid1::run(self);
         self.status.report(&e);
-        Err(ExecutorError::Other("reported".into()))
+        crate::sys::exit_now(e.exit_status().into()) // libcontainer would close descriptors that it has closed already
     }
 }

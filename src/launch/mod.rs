@@ -22,6 +22,7 @@ mod libcontainer;
 pub mod limits;
 mod namespaces;
 mod pid1;
+pub(crate) mod refused;
 mod rootfs;
 mod signals;
 mod status;
@@ -38,6 +39,7 @@ use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
 use crate::plan::{Plan, Process};
+use crate::seccomp::Filter;
 use crate::sys::{self, Fork};
 use fds::Inherited;
 use label::Label;
@@ -47,8 +49,8 @@ use workload::{Surroundings, Workload};
 /// the reason why nothing ran: what is left of a start is not worth tidying up when the caller waits for the end.
 pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<Infallible> {
     let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
-    let start = Start { quiet, ..Start::prepare(&plan.process, inherited)? };
-    namespaces::enter(plan).map_err(namespaces::explain_blocked)?;
+    let start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited)? };
+    namespaces::enter(plan).map_err(refused::namespaces)?;
     start.fork(|workload, console| init::become_init(plan, workload, console), |child| Label::of(plan, child).show())
 }
 
@@ -64,7 +66,7 @@ struct Start {
 }
 
 impl Start {
-    fn prepare(process: &Process, inherited: Inherited) -> Result<Self> {
+    fn prepare(process: &Process, filter: Option<&Filter>, inherited: Inherited) -> Result<Self> {
         let mask = signals::block()?;
         let (reader, writer) = status::channel()?;
         let (lifeline, childs_lifeline) = stream_pair()?;
@@ -72,7 +74,7 @@ impl Start {
         let window = process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
         let highest_inherited = inherited.highest;
         let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited };
-        Ok(Self { workload: Workload::new(process, around)?, reader, lifeline, console, quiet: false })
+        Ok(Self { workload: Workload::new(process, filter, around)?, reader, lifeline, console, quiet: false })
     }
 
     /// The one end becomes what `launched` makes of it, or tells why not; the other stays with it until it ends, and

@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
+
 use super::Plan;
 use super::mounts::{Mount, What};
 use crate::gpu::inventory::Gpu;
@@ -19,6 +21,7 @@ pub fn human(plan: &Plan) -> String {
     let link = |l: &super::Link| format!("{} -> {}", l.path, l.to);
     section(&mut out, "links", plan.links.iter().map(|l| (link(l), "every runtime makes them")));
     section(&mut out, "written", plan.files.iter().map(|f| (f.path.to_owned(), f.why)));
+    seccomp(&mut out, plan);
     process(&mut out, plan);
     out
 }
@@ -70,6 +73,36 @@ fn gpu(gpu: &Gpu) -> Vec<String> {
     let whole = format!("{} {} {uuid} at {}{kind}", gpu.index, gpu.model, gpu.pci);
     let part = |part: &Instance| format!("{}:{} {} {}, {}", gpu.index, part.index, part.profile, part.uuid, part.place);
     std::iter::once(whole).chain(gpu.instances.iter().map(part)).collect()
+}
+
+fn seccomp(out: &mut String, plan: &Plan) {
+    let kept = if plan.process.dac_override { "CAP_DAC_OVERRIDE" } else { "none" };
+    let why = if plan.process.dac_override { "--fakeroot: root opens what has mode 000" } else { "always" };
+    line(out, "capabilities", kept, why);
+    let Some(filter) = &plan.seccomp else {
+        return line(out, "system calls", "all that an ordinary user may make", "--seccomp none");
+    };
+    let calls = filter.rules.syscalls().iter().flatten();
+    let row = |call: &LinuxSyscall| {
+        let some = if call.args().is_some() { " (some, by their arguments)" } else { "" };
+        (call.names().join(" ") + some, answer(call.action(), call.errno_ret()))
+    };
+    section(out, "system calls", calls.map(row));
+    line(out, "all other calls", answer(filter.rules.default_action(), filter.rules.default_errno_ret()), &filter.why);
+    line(out, "calls of 32-bit programs", answer(filter.foreign, None), "their numbers are others");
+}
+
+/// What becomes of a call.
+fn answer(action: LinuxSeccompAction, errno: Option<u32>) -> &'static str {
+    match (action, errno) {
+        (LinuxSeccompAction::ScmpActAllow, _) => "made",
+        (LinuxSeccompAction::ScmpActErrno, Some(0)) => "not made, and said to have worked",
+        (LinuxSeccompAction::ScmpActErrno, _) => "refused",
+        (LinuxSeccompAction::ScmpActLog, _) => "made, and logged",
+        (LinuxSeccompAction::ScmpActTrace, _) => "left to a tracer",
+        (LinuxSeccompAction::ScmpActTrap, _) => "answered by SIGSYS",
+        _ => "answered by death",
+    }
 }
 
 fn process(out: &mut String, plan: &Plan) {

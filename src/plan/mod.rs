@@ -21,6 +21,7 @@ use crate::error::{Error, Result};
 use crate::gpu::Injection;
 use crate::host::Host;
 use crate::request::{Limit, Request};
+use crate::seccomp::{self, fakeroot};
 use mounts::Mount;
 use user::{Accounts, Ids, Wanted};
 
@@ -51,6 +52,8 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The GPUs and the host's driver.
     pub injection: Injection,
+    /// The system calls that are refused or pretended, if any are.
+    pub seccomp: Option<seccomp::Filter>,
     /// What is executed.
     pub process: Process,
     /// What differs from what the user may expect, one line each.
@@ -153,6 +156,8 @@ pub struct Process {
     pub cwd: PathBuf,
     /// Where the directory came from.
     pub cwd_why: &'static str,
+    /// Whether it keeps one capability, CAP_DAC_OVERRIDE in its own user namespace: as root it opens what has mode 000.
+    pub dac_override: bool,
     /// Whether it gets a terminal of its own.
     pub terminal: bool,
     /// Resource limits set for it; all others are the caller's.
@@ -173,6 +178,8 @@ pub struct Inputs<'a> {
     pub rootfs: &'a Path,
     /// The image's account files.
     pub accounts: &'a Accounts,
+    /// Whether the image has apt.
+    pub has_apt: bool,
     /// The caller and the machine.
     pub host: &'a Host,
     /// The GPUs and the host's driver.
@@ -202,15 +209,17 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
         namespaces: namespaces(request, host),
         hostname: request.hostname.clone(),
         directories: directories(request, home, &cwd),
-        files: files(&user, inputs.accounts),
+        files: files(inputs, &user),
         links: mounts::LINKS.to_vec(),
         mounts: mounts::decide(request, host),
+        seccomp: seccomp::decide(&request.seccomp, request.fakeroot, host.kernel)?,
         process: Process {
             argv,
             argv_why,
             env,
             cwd,
             cwd_why,
+            dac_override: request.fakeroot,
             terminal: host.terminal,
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
@@ -223,7 +232,8 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
 
 fn wanted_user<'a>(request: &'a Request, config: &'a Config) -> Wanted<'a> {
     match (&request.user, request.root) {
-        (_, true) => Wanted::Root,
+        _ if request.fakeroot => Wanted::Root("--fakeroot"),
+        (_, true) => Wanted::Root("--root"),
         (Some(user), _) => Wanted::Named(user),
         (None, _) => Wanted::Default(config.user().as_deref()),
     }
@@ -238,8 +248,8 @@ fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
 }
 
 fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<String> {
-    let masked = request.pid == Pid::Private && host.proc_masked;
-    let proc = masked.then(|| "/proc is masked here: running without a PID namespace".to_owned());
+    let obstacle = host.no_proc_of_its_own().filter(|_| request.pid == Pid::Private);
+    let proc = obstacle.map(|why| format!("{why}: running without a PID namespace"));
     proc.into_iter().chain(injection.warnings.iter().cloned()).collect()
 }
 
@@ -297,7 +307,7 @@ fn namespaces(request: &Request, host: &Host) -> Vec<Namespace> {
         Namespace { kind: NamespaceKind::User, why: "the right to mount, without privileges" },
         Namespace { kind: NamespaceKind::Mount, why: "a root file system of its own" },
     ];
-    if request.pid == Pid::Private && !host.proc_masked {
+    if request.pid == Pid::Private && host.no_proc_of_its_own().is_none() {
         all.push(Namespace { kind: NamespaceKind::Pid, why: "nothing the workload starts outlives it" });
     }
     if request.hostname.is_some() {
@@ -317,12 +327,19 @@ fn directories(request: &Request, home: Option<PathBuf>, cwd: &Path) -> Vec<Dire
     home.into_iter().chain([cwd]).filter(|d| in_rootfs(&d.path)).collect()
 }
 
-fn files(ids: &Ids, accounts: &Accounts) -> Vec<File> {
+fn files(inputs: &Inputs, ids: &Ids) -> Vec<File> {
+    let accounts = inputs.accounts;
     let file = |path, content: Option<Vec<u8>>| {
         content.map(|content| File { path, content, why: "a line for the workload's own ids" })
     };
     let passwd = file("/etc/passwd", user::passwd_with(ids, accounts));
-    passwd.into_iter().chain(file("/etc/group", user::group_with(ids, accounts))).collect()
+    let group = file("/etc/group", user::group_with(ids, accounts));
+    let apt = (inputs.request.fakeroot && inputs.has_apt).then(|| File {
+        path: fakeroot::APT_SETTINGS,
+        content: fakeroot::APT_STAYS_ROOT.into(),
+        why: "--fakeroot: apt would see that it has not become another user",
+    });
+    passwd.into_iter().chain(group).chain(apt).collect()
 }
 
 /// Serializes bytes that need not be UTF-8 as text.

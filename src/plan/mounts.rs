@@ -104,6 +104,9 @@ fn shm(request: &Request, host: &Host) -> Mount {
 
 fn proc(request: &Request, host: &Host) -> Mount {
     match request.pid {
+        Pid::Private if host.no_pid_namespaces => {
+            system("/proc", bind("/proc"), false, "no PID namespace may be made here: `user.max_pid_namespaces` is 0")
+        }
         Pid::Private if host.proc_masked => {
             let why = "it is masked here, so the kernel refuses a new one: no PID namespace";
             system("/proc", bind("/proc"), false, why)

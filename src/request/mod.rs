@@ -16,6 +16,7 @@ use crate::gpu::compat;
 use crate::gpu::select::{self, Asked};
 use crate::host::Host;
 use crate::plan::env::{self, Rule};
+use crate::seccomp;
 pub use mounts::Wanted;
 pub(crate) use mounts::fields;
 pub use quantities::{Limit, parse_duration, parse_size};
@@ -38,6 +39,10 @@ pub struct Request {
     pub user: Option<String>,
     /// `--root`
     pub root: bool,
+    /// `--fakeroot`
+    pub fakeroot: bool,
+    /// `--seccomp`
+    pub seccomp: seccomp::Wanted,
     /// `--stop-signal`
     pub stop_signal: Option<String>,
     /// `--gpus`, else what the host's environment asks for.
@@ -82,6 +87,8 @@ impl Request {
             workdir: if args.here { Some(mounts::current_dir(host, "--here")?) } else { args.workdir.clone() },
             user: args.user.clone(),
             root: args.root,
+            fakeroot: args.fakeroot,
+            seccomp: seccomp::Wanted::parse(&args.seccomp)?,
             stop_signal: args.stop_signal.clone(),
             gpus: select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str())?,
             gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
