@@ -12,7 +12,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("--publish,-p,--publish-all,-P,--expose", "the network is the host's network: every port is published already"),
     ("--privileged", "an ordinary user has no privileges to give"),
     ("--cap-add,--cap-drop", "there are no capabilities inside, and an ordinary user can give none"),
-    ("--device", "CDI names are not read yet; for a node, `-v /dev/NAME:/dev/NAME`; `--gpus` brings NVIDIA's"),
     ("--device-cgroup-rule,--blkio-weight,--cgroup-parent,--cgroupns", "no cgroup is made: the job's own holds"),
     ("--memory,-m,--memory-swap,--memory-reservation", "no cgroup is made: limit the job, or `--ulimit as=BYTES`"),
     ("--cpus,--cpu-shares,-c,--cpuset-cpus,--cpuset-mems", "no cgroup is made: limit the job, or use `taskset`"),

@@ -8,6 +8,7 @@ use std::process::Command;
 use oci_spec::image::ImageConfiguration;
 
 use super::obtain;
+use crate::cdi::{self, Devices};
 use crate::cli::RunArgs;
 use crate::error::{Context, Error, Result};
 use crate::gpu::image::Contents;
@@ -66,8 +67,11 @@ fn ask(args: &RunArgs) -> Result<(Host, Request)> {
 }
 
 fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
+    let devices = cdi::bring(&request.devices, &request.cdi_spec_dirs, &host.groups)?;
+    let injection = completed(injection(host, request, image)?, &devices, host, request, image)?;
     plan::build(&Inputs {
-        injection: injection(host, request, image)?,
+        injection,
+        devices,
         request,
         image: image.facts.clone(),
         config: &image.config,
@@ -95,6 +99,26 @@ fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection>
         cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
         mps: host.var("CUDA_MPS_PIPE_DIRECTORY").and_then(OsStr::to_str),
     })
+}
+
+/// The injection with what devices of specs need of it.
+fn completed(
+    injection: Injection,
+    devices: &Devices,
+    host: &Host,
+    request: &Request,
+    image: &Image,
+) -> Result<Injection> {
+    if devices.named.is_empty() {
+        return Ok(injection);
+    }
+    let facts = cdi::Facts {
+        root: &DriverRoot::host(None)?,
+        image: &Contents::probe(&image.rootfs)?,
+        compat: request.cuda_compat,
+        cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
+    };
+    Ok(cdi::complete(devices, injection, &facts))
 }
 
 /// An image that can be run.

@@ -50,7 +50,7 @@ fn tree(path: &Path, attr: MountAttr) -> Result<OwnedFd> {
 
 /// gpurun's own directory, the libraries in it, and what lies at fixed places.
 pub(super) fn files(root: &Root, injection: &Injection, sources: &Sources) -> Result<()> {
-    if injection.driver.is_none() {
+    if !injection.has_files() {
         return Ok(());
     }
     let (places, generated) = private(root, injection)?;
@@ -153,7 +153,7 @@ pub(super) fn machine(root: &Root, injection: &Injection, sources: &Sources) -> 
         over(root, source, Path::new(&device.path), false)
             .context(|| format!("bind `{}` ({})", device.path, device.why))?;
     }
-    if injection.driver.is_some() { mask(root, injection) } else { Ok(()) }
+    if injection.proc.is_empty() { Ok(()) } else { mask(root, injection) }
 }
 
 /// A fresh procfs has no `nvidia` where the driver's files came from somewhere else, but always a `driver`.

@@ -11,6 +11,7 @@ pub fn human(plan: &Plan) -> String {
     image(&mut out, plan);
     user(&mut out, plan);
     gpus(&mut out, plan);
+    devices(&mut out, plan);
     section(&mut out, "namespaces", plan.namespaces.iter().map(|n| (format!("{:?}", n.kind).to_lowercase(), n.why)));
     section(&mut out, "mounts", plan.mounts.iter().map(|m| (mount(m), m.why)));
     section(&mut out, "made", plan.directories.iter().map(|d| (d.path.display().to_string(), d.why)));
@@ -38,13 +39,17 @@ fn user(out: &mut String, plan: &Plan) {
 
 fn gpus(out: &mut String, plan: &Plan) {
     let injection = &plan.injection;
-    let Some(driver) = &injection.driver else { return line(out, "gpus", "none", injection.why) };
     let gpu = |g: &crate::gpu::inventory::Gpu| {
         let uuid = g.uuid.as_deref().unwrap_or("no UUID yet");
         (format!("{} {} {uuid} at {}", g.index, g.model, g.pci), injection.why)
     };
-    section(out, "gpus", injection.gpus.iter().map(gpu));
-    line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
+    match &injection.driver {
+        None => line(out, "gpus", "none", injection.why),
+        Some(driver) => {
+            section(out, "gpus", injection.gpus.iter().map(gpu));
+            line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
+        }
+    }
     for decision in &injection.decisions {
         let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
     }
@@ -56,6 +61,21 @@ fn gpus(out: &mut String, plan: &Plan) {
     section(out, "generated", injection.generated.iter().map(|g| (g.over.clone(), g.why)));
     let shown = |(path, _): &(String, String)| (format!("/proc/driver/nvidia/{path}"), "the chosen GPUs alone");
     section(out, "driver's /proc", injection.proc.iter().map(shown));
+}
+
+/// Their mounts are among the others.
+fn devices(out: &mut String, plan: &Plan) {
+    let devices = &plan.devices;
+    section(
+        out,
+        "CDI devices",
+        devices.named.iter().map(|n| (format!("{} of {}", n.name, n.spec.display()), "--device")),
+    );
+    let link = |l: &crate::cdi::Link| (format!("{} -> {}", l.path.display(), l.to), l.why);
+    section(out, "device links", devices.links.iter().map(link));
+    for decision in &devices.decisions {
+        let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
+    }
 }
 
 fn process(out: &mut String, plan: &Plan) {

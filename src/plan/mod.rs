@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Config, ImageConfiguration};
 use serde::Serialize;
 
+use crate::cdi::Devices;
 use crate::cli::{Network, Pid};
 use crate::error::{Error, Result};
 use crate::gpu::Injection;
@@ -47,6 +48,8 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The GPUs and the host's driver.
     pub injection: Injection,
+    /// What `--device` brings, beside its mounts.
+    pub devices: Devices,
     /// What is executed.
     pub process: Process,
     /// What differs from what the user may expect, one line each.
@@ -164,6 +167,8 @@ pub struct Inputs<'a> {
     pub host: &'a Host,
     /// The GPUs and the host's driver.
     pub injection: Injection,
+    /// What `--device` brings.
+    pub devices: Devices,
 }
 
 /// Decides everything about a run.
@@ -184,7 +189,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
         directories: directories(request, home, &cwd),
         files: files(&user, inputs.accounts),
         links: mounts::LINKS.to_vec(),
-        mounts: mounts::decide(request, host),
+        mounts: mounts::decide(request, host, &inputs.devices.mounts),
         process: Process {
             argv,
             argv_why,
@@ -195,8 +200,9 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
         },
-        notices: notices(request, host, injection),
+        notices: notices(request, host, injection, &inputs.devices),
         injection: injection.clone(),
+        devices: inputs.devices.clone(),
         user,
     })
 }
@@ -217,21 +223,23 @@ fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
     }
 }
 
-fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<String> {
+fn notices(request: &Request, host: &Host, injection: &Injection, devices: &Devices) -> Vec<String> {
     let masked = request.pid == Pid::Private && host.proc_masked;
     let proc = masked.then(|| "/proc is masked here: running without a PID namespace".to_owned());
-    proc.into_iter().chain(injection.warnings.iter().cloned()).collect()
+    proc.into_iter().chain(injection.warnings.iter().chain(&devices.warnings).cloned()).collect()
 }
 
 fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, OsString)> {
-    let name = inputs.request.name.iter().map(|name| ("GPURUN_NAME", OsString::from(name)));
+    let own = |(name, value): (&str, OsString)| (OsString::from(name), value);
+    let name = inputs.request.name.iter().map(|name| own(("GPURUN_NAME", name.into())));
+    let gpus = inputs.injection.env.iter().cloned().map(own);
     env::decide(&env::Sources {
         image: config.env().as_deref().unwrap_or_default(),
         host: inputs.host,
         policy: inputs.request.env_policy,
         rules: &inputs.request.env,
         ids,
-        own: &name.chain(inputs.injection.env.iter().cloned()).collect::<Vec<_>>(),
+        own: &name.chain(inputs.devices.env.iter().cloned()).chain(gpus).collect::<Vec<_>>(),
     })
 }
 

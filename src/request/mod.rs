@@ -3,21 +3,23 @@
 //! In: [`RunArgs`] and the caller's directories. Out: [`Request`], which plan decides by. Only `--env-file` is read from
 //! disk here; whether a bind's source exists is looked at by [`Request::check_sources`], before anything starts.
 
+mod devices;
 mod mounts;
 mod quantities;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::cdi;
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
 use crate::error::{Context, Error, Result};
 use crate::gpu::classify::Capabilities;
 use crate::gpu::compat;
-use crate::gpu::select::{self, Asked};
+use crate::gpu::select::{self, Asked, Gpus};
 use crate::host::Host;
 use crate::plan::env::{self, Rule};
 pub use mounts::Wanted;
-pub(crate) use mounts::fields;
+pub(crate) use mounts::{check_target, fields, parse_mode};
 pub use quantities::{Limit, parse_duration, parse_size};
 
 /// The largest env file that is read.
@@ -46,6 +48,10 @@ pub struct Request {
     pub gpu_caps: Option<Capabilities>,
     /// `--driver-root`
     pub driver_root: Option<PathBuf>,
+    /// `--device`
+    pub devices: Vec<cdi::Asked>,
+    /// `--cdi-spec-dir`; empty for the usual ones.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// `--cuda-compat`
     pub cuda_compat: compat::Mode,
     /// Not `--no-require`
@@ -73,6 +79,7 @@ pub struct Request {
 impl Request {
     /// Parses every option.
     pub fn new(args: &RunArgs, host: &Host) -> Result<Self> {
+        let devices = devices::wanted(&args.device)?;
         Ok(Self {
             mounts: mounts::wanted(args, host)?,
             env: env_rules(args)?,
@@ -81,7 +88,9 @@ impl Request {
             user: args.user.clone(),
             root: args.root,
             stop_signal: args.stop_signal.clone(),
-            gpus: select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str())?,
+            gpus: gpus(args, host, &devices)?,
+            devices,
+            cdi_spec_dirs: args.cdi_spec_dir.clone(),
             gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
             driver_root: args.driver_root.clone(),
             cuda_compat: args.cuda_compat,
@@ -107,6 +116,14 @@ impl Request {
                 .context(|| format!("stat `{}`, the source of a bind ({why})", source.display())),
             Wanted::Tmpfs { .. } => Ok(()),
         })
+    }
+}
+
+/// What a batch system allots is not wanted beside GPUs that are named one by one.
+fn gpus(args: &RunArgs, host: &Host, devices: &[cdi::Asked]) -> Result<Asked> {
+    match args.gpus.is_none() && devices::names_nvidias(devices) {
+        true => Ok(Asked { gpus: Gpus::None, capabilities: None, why: "--device names NVIDIA's GPUs" }),
+        false => select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str()),
     }
 }
 
