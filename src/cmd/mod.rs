@@ -82,8 +82,10 @@ fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
-    let notice = Arc::new(move |line: &str| teller.notice(line));
-    let registry = registry::Options { plain_http: args.plain_http, settings: registry::Settings::of(host), notice };
     let options = pull::Options { when, platform, max_unpacked, progress };
-    pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
+    pull::obtain(&reference, &store, &options, || {
+        let notice = Arc::new(move |line: &str| teller.notice(line));
+        let settings = registry::Settings::of(host);
+        source::open(&reference, &registry::Options { plain_http: args.plain_http, settings, notice })
+    })
 }

@@ -48,7 +48,8 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
         return Ok(0);
     }
     plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
-    launch::launch(&plan, inherited)
+    let Err(failure) = launch::launch(&plan, inherited);
+    Err(failure)
 }
 
 /// What `run` would do, without doing it. What is held must live as long as the plan is used.
