@@ -158,6 +158,25 @@ fn what_cannot_be_had_is_refused_by_name() {
     }
 }
 
+#[test]
+fn nothing_is_made_in_a_directory_that_a_spec_binds() {
+    let specs = Specs::new(&[]);
+    let dir = specs.0.file("host/dir/there", "x");
+    let host = text(dir.parent().unwrap());
+    for (name, ran) in [("there", true), ("new", false)] {
+        let mounts = format!(
+            "mounts: [{{hostPath: /etc/passwd, containerPath: /opt/v/{name}}}, {{hostPath: {host}, containerPath: /opt/v}}]"
+        );
+        specs.0.file("cdi/v.yaml", &spec(&mounts));
+        let finished = specs.run("v.com/c=d", &[], &format!("grep -c root /opt/v/{name}"));
+        match ran {
+            true => assert_eq!(finished.ok(), "1\n"),
+            false => finished.refused(&["`/opt/v/new` has no place"]),
+        }
+    }
+    assert_eq!(std::fs::read_dir(host).unwrap().count(), 1);
+}
+
 /// Links of an image that lead elsewhere, at every place that a device wants to be.
 #[test]
 fn hostile_images_gain_nothing_from_devices() {

@@ -1,6 +1,7 @@
 //! What else a spec edits: mounts, links, variables, groups.
 //!
-//! In: parts of a spec. Out: parts of the plan, or what an ordinary user cannot have, by its name. Pure.
+//! In: parts of a spec. Out: parts of the plan, or what an ordinary user cannot have, by its name. Pure, but that
+//! [`nested`] looks whether the host has a path.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -140,6 +141,23 @@ fn check(target: &Path) -> Result<()> {
         true => Err(Error::new(format!("nothing can be put at `{}`: the directory is the host's", target.display()))),
         false => Ok(()),
     }
+}
+
+/// Refuses a mount for which a place would have to be made in a directory of the host's that another one binds.
+pub(super) fn nested(mounts: &[Mount]) -> Result<()> {
+    for outer in mounts {
+        let What::Bind { source } = &outer.what else { continue };
+        for inner in mounts.iter().filter(|inner| inner.target != outer.target) {
+            let Ok(below) = inner.target.strip_prefix(&outer.target) else { continue };
+            if !source.join(below).exists() {
+                let (inner, outer) = (inner.target.display(), outer.target.display());
+                return Err(Error::new(format!(
+                    "`{inner}` has no place: `{outer}` is a directory of the host's without it"
+                )));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Links of a hook: paths inside, and where they lead.

@@ -134,7 +134,7 @@ pub fn bring(asked: &[Asked], directories: &[PathBuf], groups: &[u32]) -> Result
     }
     let broken = registry.iter().flat_map(|registry| &registry.broken);
     devices.decisions.extend(broken.map(|e| format!("a spec cannot be used: {e:#}")));
-    devices.finish();
+    devices.finish()?;
     Ok(devices)
 }
 
@@ -173,11 +173,13 @@ impl Devices {
     }
 
     /// What can be said only of all devices together.
-    fn finish(&mut self) {
+    fn finish(&mut self) -> Result<()> {
+        self.mounts.sort_by_key(|mount| mount.target.components().count()); // parents first
+        edits::nested(&self.mounts)?;
         let found = libraries::find(&self.mounts, &self.links, &self.loader.folders);
         self.links.extend(found.links);
         self.loader.entries = found.entries;
-        let hidden = edits::hidden(&mut self.links, &self.mounts);
-        self.decisions.extend(hidden);
+        self.decisions.extend(edits::hidden(&mut self.links, &self.mounts));
+        Ok(())
     }
 }
