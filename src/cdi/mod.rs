@@ -115,20 +115,11 @@ struct Loader {
 pub fn bring(asked: &[Asked], directories: &[PathBuf], groups: &[u32]) -> Result<Devices> {
     let mut devices = Devices::default();
     let mut registry = None;
-    let mut applied: Vec<PathBuf> = Vec::new();
     for one in asked {
         match one {
             Asked::Node { source, target } => edits::add(&mut devices.mounts, nodes::plain(source, target)?)?,
             Asked::Cdi(name) => {
-                let registry = registry.get_or_insert_with(|| Registry::read(directories));
-                let (placed, device) = registry.find(name)?;
-                let all = &placed.spec.container_edits;
-                let common = (!applied.contains(&placed.path)).then_some(all);
-                applied.push(placed.path.clone());
-                for edits in common.into_iter().chain([&device.container_edits]) {
-                    devices.apply(edits, groups).context(|| format!("`{name}` of `{}`", placed.path.display()))?;
-                }
-                devices.named.push(Named { name: name.clone(), spec: placed.path.clone() });
+                devices.add(name, registry.get_or_insert_with(|| Registry::read(directories)), groups)?;
             }
         }
     }
@@ -139,6 +130,18 @@ pub fn bring(asked: &[Asked], directories: &[PathBuf], groups: &[u32]) -> Result
 }
 
 impl Devices {
+    /// Adds a device of a spec; what all devices of the spec share comes with the first.
+    fn add(&mut self, name: &Name, registry: &Registry, groups: &[u32]) -> Result<()> {
+        let (placed, device) = registry.find(name)?;
+        let first = self.named.iter().all(|named| named.spec != placed.path);
+        let shared = first.then_some(&placed.spec.container_edits);
+        for edits in shared.into_iter().chain([&device.container_edits]) {
+            self.apply(edits, groups).context(|| format!("`{name}` of `{}`", placed.path.display()))?;
+        }
+        self.named.push(Named { name: name.clone(), spec: placed.path.clone() });
+        Ok(())
+    }
+
     fn apply(&mut self, edits: &Edits, groups: &[u32]) -> Result<()> {
         edits::refuse(edits)?;
         self.env.extend(edits::env(&edits.env));
@@ -180,6 +183,8 @@ impl Devices {
         self.links.extend(found.links);
         self.loader.entries = found.entries;
         self.decisions.extend(edits::hidden(&mut self.links, &self.mounts));
+        self.warnings.sort();
+        self.warnings.dedup(); // devices of one vendor share nodes
         Ok(())
     }
 }
