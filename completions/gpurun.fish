@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -36,6 +36,8 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l driver-root -d 'Directory
 complete -c gpurun -n "__fish_gpurun_needs_command" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
 on\t'If the image has it'
 off\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_needs_command" -l device -d 'Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l cdi-spec-dir -d 'Directory of CDI specs, instead of /etc/cdi and /var/run/cdi; of several the last counts most' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -106,6 +108,8 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l driver-root -d 'Di
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
 on\t'If the image has it'
 off\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l device -d 'Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l cdi-spec-dir -d 'Directory of CDI specs, instead of /etc/cdi and /var/run/cdi; of several the last counts most' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -201,6 +205,8 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l driver-root -d
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
 on\t'If the image has it'
 off\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l device -d 'Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l cdi-spec-dir -d 'Directory of CDI specs, instead of /etc/cdi and /var/run/cdi; of several the last counts most' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r
@@ -252,6 +258,8 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l driver-root -d 'D
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l cuda-compat -d 'When the image\'s own newer CUDA driver library is used' -r -f -a "auto\t'Where it is needed and supported'
 on\t'If the image has it'
 off\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l device -d 'Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l cdi-spec-dir -d 'Directory of CDI specs, instead of /etc/cdi and /var/run/cdi; of several the last counts most' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s v -l volume -d 'Bind a host path: SRC[:DST][:OPTIONS], several separated by commas' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l mount -d 'Mount: type=bind|tmpfs,source=…,target=…[,readonly]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l tmpfs -d 'Mount a tmpfs: DST[:size=…,mode=…]' -r

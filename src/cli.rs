@@ -184,6 +184,12 @@ pub struct RunArgs {
     /// Run even if the driver is not what the image requires
     #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs")]
     pub no_require: bool,
+    /// Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas
+    #[arg(long, env = "GPURUN_DEVICE", value_name = "DEVICE", help_heading = "GPUs")]
+    pub device: Vec<String>,
+    /// Directory of CDI specs, instead of /etc/cdi and /var/run/cdi; of several the last counts most
+    #[arg(long, env = "GPURUN_CDI_SPEC_DIR", value_name = "DIR", value_delimiter = ':', help_heading = "GPUs")]
+    pub cdi_spec_dir: Vec<PathBuf>,
     /// Bind a host path: SRC[:DST][:OPTIONS], several separated by commas
     #[arg(short, long, env = "GPURUN_VOLUME", value_name = "SRC:DST[:ro]")]
     pub volume: Vec<OsString>,

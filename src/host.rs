@@ -36,6 +36,8 @@ pub struct Host {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+    /// All groups of the caller.
+    pub groups: Vec<u32>,
     /// Login name: from /etc/passwd, else `$USER`, else the number.
     pub user: OsString,
     /// Home directory, if known.
@@ -71,6 +73,7 @@ impl Host {
         Self {
             uid,
             gid: nix::unistd::getegid().as_raw(),
+            groups: nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect(),
             user: user.unwrap_or_else(|| uid.to_string().into()),
             home: env("HOME").map(PathBuf::from).or_else(|| entry.map(|e| e.1)).filter(|h| h.is_absolute()),
             cwd: std::env::current_dir().ok(),
@@ -91,6 +94,7 @@ impl Host {
         Self {
             uid: 1000,
             gid: 1001,
+            groups: vec![1001],
             user: "me".into(),
             home: Some("/home/me".into()),
             cwd: Some("/work".into()),

@@ -3,7 +3,8 @@
 //! ```text
 //! argv ─cli→ Request ─reference→ ImageRef ─registry|archive→ Image{digest, config, layers} ─store→ Rootfs
 //! DriverRoot ─gpu→ Inventory ─select(Request, host env, device access)→ Injection
-//! Request + Image.config + Rootfs + Injection + Host facts ─plan→ Plan ─launch→ ExitStatus
+//! Request ─cdi(specs)→ Devices, which complete the Injection
+//! Request + Image.config + Rootfs + Injection + Devices + Host facts ─plan→ Plan ─launch→ ExitStatus
 //! ```
 //!
 //! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`request`], [`reference`].
@@ -15,6 +16,7 @@
 
 pub mod archive;
 pub mod builtin;
+pub mod cdi;
 pub mod cli;
 pub mod cmd;
 pub mod error;

@@ -35,8 +35,15 @@ pub(crate) fn on(machine: &Machine, case: &Case, options: &[&str], script: &str)
 
 /// `gpurun OPTIONS IMAGE ARGV` on the machine.
 pub(crate) fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Command {
+    let mut command = inside(machine, case, options);
+    command.arg(case.reference()).args(argv);
+    command
+}
+
+/// `gpurun ARGUMENTS` on the machine.
+pub(crate) fn inside(machine: &Machine, case: &Case, arguments: &[&str]) -> Command {
     let mut command = within(machine, case);
-    command.args(options).arg(case.reference()).args(argv);
+    command.args(arguments);
     command
 }
 
@@ -132,7 +139,7 @@ fn hostile_images_gain_nothing() {
     assert_eq!(std::fs::read_dir(dir).unwrap().count(), 1, "nothing is made outside");
 }
 
-fn compile(source: &str, arguments: &[&str], to: &Path) {
+pub(crate) fn compile(source: &str, arguments: &[&str], to: &Path) {
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     let file = to.with_extension("c");
     std::fs::write(&file, source).unwrap();
@@ -142,12 +149,12 @@ fn compile(source: &str, arguments: &[&str], to: &Path) {
 }
 
 /// A Debian libc from `tests/driver-files`, which also has NVIDIA's own files.
-fn downloaded() -> Option<PathBuf> {
+pub(crate) fn downloaded() -> Option<PathBuf> {
     let dir = std::env::var_os("GPURUN_TEST_DRIVER").map(PathBuf::from);
     can(dir.is_some(), "what `tests/driver-files` downloads").then_some(dir).flatten()
 }
 
-fn with_libc(case: &Case, files: &Path) {
+pub(crate) fn with_libc(case: &Case, files: &Path) {
     let copied = Command::new("cp").arg("-a").arg(files.join("libc/.")).arg(case.image.path()).status().unwrap();
     assert!(copied.success());
     case.image.link("/lib64", "usr/lib64");

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
+use gpurun::cdi;
 use gpurun::error::{Context, Result};
 use gpurun::gpu::classify::Capabilities;
 use gpurun::gpu::compat::Mode;
@@ -10,7 +11,7 @@ use gpurun::gpu::image::Contents;
 use gpurun::gpu::inventory::Inventory;
 use gpurun::gpu::nvml::{self, Answers, child};
 use gpurun::gpu::root::DriverRoot;
-use gpurun::gpu::{Injection, Inputs, cdi, inject, ldcache, select};
+use gpurun::gpu::{Injection, Inputs, inject, ldcache, select};
 
 use crate::support::machine::{Machine, elf};
 use crate::support::program;
@@ -133,7 +134,7 @@ fn what_is_wrong_is_said_before_anything_starts() {
 fn a_spec_for_other_engines() {
     let machine = Machine::new("rhel");
     let root = DriverRoot::folder(&machine.path()).unwrap();
-    let spec = cdi::generate(&root, &Capabilities::usual()).unwrap();
+    let spec = cdi::generate::generate(&root, &Capabilities::usual()).unwrap();
     let text = serde_json::to_string_pretty(&spec).unwrap().replace(&*machine.path().to_string_lossy(), "");
     insta::assert_snapshot!(text);
 }

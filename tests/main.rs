@@ -3,6 +3,7 @@
 //! `tests/run` is the command that runs them. The program is found through `GPURUN_BIN`, else where cargo built it.
 
 mod archive;
+mod cdi;
 mod completions;
 mod credentials;
 mod degraded;

@@ -29,7 +29,6 @@ fn options_of_docker_that_make_no_sense_are_refused_with_the_reason() {
         (&["--cpus", "2"], ["--cpus", "cgroup"]),
         (&["--restart", "always"], ["--restart", "once"]),
         (&["--init=false"], ["--init=false", "init"]),
-        (&["--device", "/dev/fuse"], ["--device", "-v /dev/"]),
         (&["--volumes-from", "x"], ["--volumes-from", "container"]),
         (&["--runtime", "nvidia"], ["--runtime", "--gpus"]),
         (&["--security-opt", "x"], ["--security-opt", "no_new_privs"]),

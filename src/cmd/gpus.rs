@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::nvml;
+use crate::cdi;
 use crate::cli::{CdiVerb, DriverArgs, GpusArgs};
 use crate::error::{Error, Result};
-use crate::gpu::cdi;
 use crate::gpu::classify::Capabilities;
 use crate::gpu::files::DriverFiles;
 use crate::gpu::inventory::{Gpu, Inventory};
@@ -43,7 +43,7 @@ pub(super) fn gpus(args: &GpusArgs) -> Result<u8> {
 /// Prints a CDI spec.
 pub(super) fn cdi(verb: &CdiVerb) -> Result<u8> {
     let CdiVerb::Generate(args) = verb;
-    output::json(&cdi::generate(&DriverRoot::host(args.driver_root.as_deref())?, &capabilities(args)?)?)?;
+    output::json(&cdi::generate::generate(&DriverRoot::host(args.driver_root.as_deref())?, &capabilities(args)?)?)?;
     Ok(0)
 }
 

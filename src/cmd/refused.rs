@@ -16,7 +16,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("--publish,-p,--publish-all,-P,--expose", "the network is the host's network: every port is published already"),
     ("--privileged", "an ordinary user has no privileges to give: `--root` or `--fakeroot` look like root inside"),
     ("--cap-add,--cap-drop", "there are no capabilities inside, and an ordinary user can give none; see `--fakeroot`"),
-    ("--device", "CDI names are not read yet; for a node, `-v /dev/NAME:/dev/NAME`; `--gpus` brings NVIDIA's"),
     ("--device-cgroup-rule,--cgroup-parent,--cgroupns", "no cgroup is made: the job's own holds"),
     ("--device-read-bps,--device-read-iops,--device-write-bps,--device-write-iops", "no cgroup is made: use `ionice`"),
     ("--blkio-weight,--blkio-weight-device,--io-maxbandwidth,--io-maxiops", "no cgroup is made: use `ionice`"),

@@ -9,6 +9,7 @@ use oci_spec::image::ImageConfiguration;
 
 use super::nvml::Nvml;
 use super::obtain;
+use crate::cdi::{self, Devices};
 use crate::cli::RunArgs;
 use crate::error::{Context, Error, Result};
 use crate::gpu::image::Contents;
@@ -70,8 +71,11 @@ fn ask(args: &RunArgs) -> Result<(Host, Request)> {
 }
 
 fn build(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Plan> {
+    let devices = cdi::bring(&request.devices, &request.cdi_spec_dirs, &host.groups)?;
+    let injection = completed(injection(host, request, image, nvml)?, &devices, host, request, image)?;
     plan::build(&Inputs {
-        injection: injection(host, request, image, nvml)?,
+        injection,
+        devices,
         request,
         image: image.facts.clone(),
         config: &image.config,
@@ -101,6 +105,26 @@ fn injection(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Resu
         cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
         mps: host.var("CUDA_MPS_PIPE_DIRECTORY").and_then(OsStr::to_str),
     })
+}
+
+/// The injection with what devices of specs need of it.
+fn completed(
+    injection: Injection,
+    devices: &Devices,
+    host: &Host,
+    request: &Request,
+    image: &Image,
+) -> Result<Injection> {
+    if devices.named.is_empty() {
+        return Ok(injection);
+    }
+    let facts = cdi::Facts {
+        root: &DriverRoot::host(None)?,
+        image: &Contents::probe(&image.rootfs)?,
+        compat: request.cuda_compat,
+        cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
+    };
+    Ok(cdi::complete(devices, injection, &facts))
 }
 
 /// An image that can be run.

@@ -10,7 +10,6 @@
 //! image facts ─compat, require, ldcache───────────────────────────────────────▶ verdicts, ld.so.cache ──┘
 //! ```
 
-pub mod cdi;
 pub mod choose;
 pub mod classify;
 pub mod compat;
@@ -23,7 +22,7 @@ pub mod inventory;
 pub mod ldcache;
 pub mod mig;
 pub mod nvml;
-mod proc;
+pub(crate) mod proc;
 pub mod repair;
 pub mod require;
 pub mod root;
@@ -147,9 +146,14 @@ impl Injection {
         Self { why, ..Self::default() }
     }
 
+    /// Whether there is anything for gpurun's own directory.
+    pub fn has_files(&self) -> bool {
+        !self.binds.is_empty() || !self.generated.is_empty()
+    }
+
     /// All paths outside /dev and /proc at which something is put.
     pub fn targets(&self) -> impl Iterator<Item = PathBuf> {
-        let private = self.driver.iter().map(|_| PathBuf::from(PRIVATE));
+        let private = self.has_files().then(|| PathBuf::from(PRIVATE)).into_iter();
         let binds = self.binds.iter().map(|b| b.target.clone()).filter(|t| !t.starts_with(PRIVATE));
         private.chain(binds).chain(self.generated.iter().map(|g| PathBuf::from(&g.over)))
     }
@@ -293,7 +297,7 @@ fn names(library: &Library) -> Vec<(String, String)> {
     all
 }
 
-fn flags(wide: bool) -> u32 {
+pub(crate) fn flags(wide: bool) -> u32 {
     match (wide, std::env::consts::ARCH) {
         (false, _) => ldcache::FLAGS_I386,
         (true, "aarch64") => ldcache::FLAGS_AARCH64,
@@ -331,7 +335,7 @@ fn generated(
 
 /// The image's cache with ours before it, and with its own forward-compatible driver before that or not at all: a
 /// compat directory in an image's ld.so.conf is the usual cause of CUDA errors 803 and 804.
-fn cache(image: &Contents, ours: Vec<ldcache::Entry>, compat: bool) -> Vec<u8> {
+pub(crate) fn cache(image: &Contents, ours: Vec<ldcache::Entry>, compat: bool) -> Vec<u8> {
     let in_compat = |path: &[u8]| path.starts_with(b"/usr/local/cuda") && path.windows(8).any(|w| w == b"/compat/");
     let mut images = image.cache.clone();
     images.entries.retain(|entry| !in_compat(&entry.path));
@@ -341,7 +345,7 @@ fn cache(image: &Contents, ours: Vec<ldcache::Entry>, compat: bool) -> Vec<u8> {
 }
 
 /// A bitmask of the GPUs' minor numbers (update-application-profile.go:34 of nvidia-container-toolkit).
-fn profile(chosen: &[Gpu]) -> String {
+pub(crate) fn profile(chosen: &[Gpu]) -> String {
     let mask = chosen.iter().fold(0_u64, |mask, gpu| mask | 1_u64.checked_shl(gpu.minor).unwrap_or_default());
     format!(
         "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",0x{mask:x}]}}],\

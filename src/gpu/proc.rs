@@ -8,7 +8,7 @@ use super::root::DriverRoot;
 
 /// `/proc/driver/nvidia` with the chosen GPUs and MIG instances alone, and without the permission to make nodes
 /// (CVE-2021-1056). Nothing where the machine has none.
-pub(super) fn masked(root: &DriverRoot, chosen: &[Gpu]) -> Vec<(String, String)> {
+pub(crate) fn masked(root: &DriverRoot, chosen: &[Gpu]) -> Vec<(String, String)> {
     let read = |path: &str| root.text(&format!("/proc/driver/nvidia/{path}"));
     let Some(version) = read("version") else { return Vec::new() };
     let params = read("params").unwrap_or_else(|| "ModifyDeviceFiles: 1\n".into());

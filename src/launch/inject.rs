@@ -50,7 +50,7 @@ fn tree(path: &Path, attr: MountAttr) -> Result<OwnedFd> {
 
 /// gpurun's own directory, the libraries in it, and what lies at fixed places.
 pub(super) fn files(root: &Root, injection: &Injection, sources: &Sources) -> Result<()> {
-    if injection.driver.is_none() {
+    if !injection.has_files() {
         return Ok(());
     }
     let (places, generated) = private(root, injection)?;

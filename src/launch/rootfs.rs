@@ -62,6 +62,9 @@ fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
     let scratch = tmpfs(None, 0o700)?;
     attach(&scratch, &open_dir(Path::new(SCRATCH))?)?;
     let (root, left) = root(plan, &lower, &scratch, kept.as_ref(), status)?;
+    for link in plan.devices.links.iter().filter(|link| !link.path.starts_with(DEV)) {
+        root.put_link(&link.path, &link.to)?;
+    }
     for file in left {
         root.write(Path::new(file.path), &file.content)?;
     }
@@ -71,7 +74,7 @@ fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
         let tree = mount_on(&root, dev.as_ref(), mount, source)
             .context(|| format!("mount `{}` ({})", mount.target.display(), mount.why))?;
         if dev.is_none() && mount.target == Path::new(DEV) {
-            dev = Some(tree);
+            dev = Some(device_links(plan, tree)?);
         }
     }
     links(plan, dev.as_ref())?;
@@ -124,6 +127,7 @@ fn source(mount: &Mount) -> Result<Option<OwnedFd>> {
     let What::Bind { source } = &mount.what else { return Ok(None) };
     let tree = sys::open_tree(AT_FDCWD, source, true)?;
     let attr = MountAttr::NOSUID.with(MountAttr::RDONLY, mount.read_only);
+    let attr = attr.with(MountAttr::NODEV, mount.nodev).with(MountAttr::NOEXEC, mount.noexec);
     sys::mount_setattr(tree.as_fd(), attr, true).context(|| format!("bind `{}`", source.display()))?;
     Ok(Some(tree))
 }
@@ -174,7 +178,8 @@ fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
     let targets =
         plan.mounts.iter().map(|m| m.target.as_path()).chain(plan.directories.iter().map(|d| d.path.as_path()));
     let injected: Vec<_> = plan.injection.targets().collect();
-    let targets = targets.chain(injected.iter().map(PathBuf::as_path));
+    let links = plan.devices.links.iter().map(|link| link.path.as_path());
+    let targets = targets.chain(injected.iter().map(PathBuf::as_path)).chain(links);
     for target in targets.chain(plan.files.iter().map(|f| Path::new(f.path))) {
         own_parents(target, lower, upper).context(|| format!("make the parents of `{}` ours", target.display()))?;
     }
@@ -338,6 +343,17 @@ fn place(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, directory: bool) -> 
         true => Err(Error::new("the source is a file, and the target is a directory")),
         false => Ok(place),
     }
+}
+
+/// The links that devices have in /dev, made while nothing of the host is mounted there. Gives /dev back.
+fn device_links(plan: &Plan, dev: OwnedFd) -> Result<OwnedFd> {
+    let root = Root::from_fd(dev);
+    for link in &plan.devices.links {
+        if let Ok(below) = link.path.strip_prefix(DEV) {
+            root.put_link(&Path::new("/").join(below), &link.to)?;
+        }
+    }
+    Ok(root.into())
 }
 
 /// The links that programs expect in /dev.

@@ -129,7 +129,7 @@ pub struct Sources<'a> {
     /// Who the workload is: `HOME`, `USER` and `LOGNAME` must agree with it.
     pub ids: &'a Ids,
     /// What gpurun itself adds.
-    pub own: &'a [(&'static str, OsString)],
+    pub own: &'a [(OsString, OsString)],
 }
 
 /// The environment, in the order: image, host by policy, identity, gpurun's own, options. Later ones win.

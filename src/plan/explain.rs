@@ -15,6 +15,7 @@ pub fn human(plan: &Plan) -> String {
     image(&mut out, plan);
     user(&mut out, plan);
     gpus(&mut out, plan);
+    devices(&mut out, plan);
     section(&mut out, "namespaces", plan.namespaces.iter().map(|n| (format!("{:?}", n.kind).to_lowercase(), n.why)));
     section(&mut out, "mounts", plan.mounts.iter().map(|m| (mount(m), m.why)));
     section(&mut out, "made", plan.directories.iter().map(|d| (d.path.display().to_string(), d.why)));
@@ -50,9 +51,12 @@ fn user(out: &mut String, plan: &Plan) {
 
 fn gpus(out: &mut String, plan: &Plan) {
     let injection = &plan.injection;
-    let Some(driver) = &injection.driver else { return line(out, "gpus", "none", injection.why) };
-    section(out, "gpus", injection.gpus.iter().flat_map(gpu).map(|gpu| (gpu, injection.why)));
-    line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
+    if let Some(driver) = &injection.driver {
+        section(out, "gpus", injection.gpus.iter().flat_map(gpu).map(|gpu| (gpu, injection.why)));
+        line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
+    } else {
+        line(out, "gpus", "none", injection.why);
+    }
     for decision in &injection.decisions {
         let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
     }
@@ -102,6 +106,21 @@ fn answer(action: LinuxSeccompAction, errno: Option<u32>) -> &'static str {
         (LinuxSeccompAction::ScmpActTrace, _) => "left to a tracer",
         (LinuxSeccompAction::ScmpActTrap, _) => "answered by SIGSYS",
         _ => "answered by death",
+    }
+}
+
+/// Their mounts are among the others.
+fn devices(out: &mut String, plan: &Plan) {
+    let devices = &plan.devices;
+    section(
+        out,
+        "CDI devices",
+        devices.named.iter().map(|n| (format!("{} of {}", n.name, n.spec.display()), "--device")),
+    );
+    let link = |l: &crate::cdi::Link| (format!("{} -> {}", l.path.display(), l.to), l.why);
+    section(out, "device links", devices.links.iter().map(link));
+    for decision in &devices.decisions {
+        let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
     }
 }
 

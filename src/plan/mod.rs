@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Config, ImageConfiguration};
 use serde::Serialize;
 
+use crate::cdi::Devices;
 use crate::cli::{Network, Pid};
 use crate::error::{Error, Result};
 use crate::gpu::Injection;
@@ -54,6 +55,8 @@ pub struct Plan {
     pub injection: Injection,
     /// The system calls that are refused or pretended, if any are.
     pub seccomp: Option<seccomp::Filter>,
+    /// What `--device` brings, beside its mounts.
+    pub devices: Devices,
     /// What is executed.
     pub process: Process,
     /// What differs from what the user may expect, one line each.
@@ -184,6 +187,8 @@ pub struct Inputs<'a> {
     pub host: &'a Host,
     /// The GPUs and the host's driver.
     pub injection: Injection,
+    /// What `--device` brings.
+    pub devices: Devices,
 }
 
 /// Decides everything about a run.
@@ -211,7 +216,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
         directories: directories(request, home, &cwd),
         files: files(inputs, &user),
         links: mounts::LINKS.to_vec(),
-        mounts: mounts::decide(request, host),
+        mounts: mounts::decide(request, host, &inputs.devices.mounts),
         seccomp: seccomp::decide(&request.seccomp, request.fakeroot, host.kernel)?,
         process: Process {
             argv,
@@ -224,8 +229,9 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
         },
-        notices: notices(request, host, injection),
+        notices: notices(request, host, injection, &inputs.devices),
         injection: injection.clone(),
+        devices: inputs.devices.clone(),
         user,
     })
 }
@@ -247,21 +253,23 @@ fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
     }
 }
 
-fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<String> {
+fn notices(request: &Request, host: &Host, injection: &Injection, devices: &Devices) -> Vec<String> {
     let obstacle = host.no_proc_of_its_own().filter(|_| request.pid == Pid::Private);
     let proc = obstacle.map(|why| format!("{why}: running without a PID namespace"));
-    proc.into_iter().chain(injection.warnings.iter().cloned()).collect()
+    proc.into_iter().chain(injection.warnings.iter().chain(&devices.warnings).cloned()).collect()
 }
 
 fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, OsString)> {
-    let name = inputs.request.name.iter().map(|name| ("GPURUN_NAME", OsString::from(name)));
+    let own = |(name, value): (&str, OsString)| (OsString::from(name), value);
+    let name = inputs.request.name.iter().map(|name| own(("GPURUN_NAME", name.into())));
+    let gpus = inputs.injection.env.iter().cloned().map(own);
     env::decide(&env::Sources {
         image: config.env().as_deref().unwrap_or_default(),
         host: inputs.host,
         policy: inputs.request.env_policy,
         rules: &inputs.request.env,
         ids,
-        own: &name.chain(inputs.injection.env.iter().cloned()).collect::<Vec<_>>(),
+        own: &name.chain(inputs.devices.env.iter().cloned()).chain(gpus).collect::<Vec<_>>(),
     })
 }
 

@@ -100,14 +100,8 @@ fn namespace(kind: NamespaceKind) -> std::result::Result<LinuxNamespace, OciSpec
 /// The driver's files and nodes. The links and files that gpurun makes itself have no words in a spec.
 fn injected(plan: &Plan) -> Vec<Mount> {
     let injection = &plan.injection;
-    let bind = |source: PathBuf, target: PathBuf, read_only, why| Mount {
-        target,
-        what: What::Bind { source },
-        read_only,
-        follow: true,
-        fresh: false,
-        why,
-    };
+    let bind =
+        |source: PathBuf, target: PathBuf, read_only, why| Mount { read_only, ..Mount::bind(source, target, why) };
     let devices = injection.devices.iter().map(|d| bind((&d.path).into(), (&d.path).into(), false, d.why));
     devices.chain(injection.binds.iter().map(|b| bind(b.source.clone(), b.target.clone(), !b.socket, b.why))).collect()
 }
@@ -124,6 +118,8 @@ fn mount(mount: &Mount) -> std::result::Result<SpecMount, OciSpecError> {
         What::Devpts => ("devpts", "devpts".as_ref(), words(&["nosuid", "noexec", "newinstance", "ptmxmode=0666"])),
         What::Proc => ("proc", "proc".as_ref(), words(&["nosuid", "noexec", "nodev"])),
     };
+    options.extend(mount.nodev.then(|| "nodev".to_owned()));
+    options.extend(mount.noexec.then(|| "noexec".to_owned()));
     if mount.read_only {
         options.push(if kind == "bind" { "rro".into() } else { "ro".into() });
     }

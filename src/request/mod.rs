@@ -3,22 +3,24 @@
 //! In: [`RunArgs`] and the caller's directories. Out: [`Request`], which plan decides by. Only `--env-file` is read from
 //! disk here; whether a bind's source exists is looked at by [`Request::check_sources`], before anything starts.
 
+mod devices;
 mod mounts;
 mod quantities;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use crate::cdi;
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
 use crate::error::{Context, Error, Result};
 use crate::gpu::classify::Capabilities;
 use crate::gpu::compat;
-use crate::gpu::select::{self, Asked};
+use crate::gpu::select::{self, Asked, Gpus};
 use crate::host::Host;
 use crate::plan::env::{self, Rule};
 use crate::seccomp;
 pub use mounts::Wanted;
-pub(crate) use mounts::fields;
+pub(crate) use mounts::{check_target, fields, parse_mode};
 pub use quantities::{Limit, parse_duration, parse_size};
 
 /// The largest env file that is read.
@@ -51,6 +53,10 @@ pub struct Request {
     pub gpu_caps: Option<Capabilities>,
     /// `--driver-root`
     pub driver_root: Option<PathBuf>,
+    /// `--device`
+    pub devices: Vec<cdi::Asked>,
+    /// `--cdi-spec-dir`; empty for the usual ones.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// `--cuda-compat`
     pub cuda_compat: compat::Mode,
     /// Not `--no-require`
@@ -80,6 +86,7 @@ pub struct Request {
 impl Request {
     /// Parses every option.
     pub fn new(args: &RunArgs, host: &Host) -> Result<Self> {
+        let devices = devices::wanted(&args.device)?;
         Ok(Self {
             mounts: mounts::wanted(args, host)?,
             env: env_rules(args)?,
@@ -90,7 +97,9 @@ impl Request {
             fakeroot: args.fakeroot,
             seccomp: seccomp::Wanted::parse(&args.seccomp)?,
             stop_signal: args.stop_signal.clone(),
-            gpus: select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str())?,
+            gpus: gpus(args, host, &devices)?,
+            devices,
+            cdi_spec_dirs: args.cdi_spec_dir.clone(),
             gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
             driver_root: args.driver_root.clone(),
             cuda_compat: args.cuda_compat,
@@ -122,6 +131,14 @@ impl Request {
 
 fn absolute(dir: &Path, host: &Host) -> Result<PathBuf> {
     if dir.is_absolute() { Ok(dir.into()) } else { Ok(mounts::current_dir(host, "a relative `--overlay`")?.join(dir)) }
+}
+
+/// What a batch system allots is not wanted beside GPUs that are named one by one.
+fn gpus(args: &RunArgs, host: &Host, devices: &[cdi::Asked]) -> Result<Asked> {
+    match args.gpus.is_none() && devices::names_nvidias(devices) {
+        true => Ok(Asked { gpus: Gpus::None, capabilities: None, why: "--device names NVIDIA's GPUs" }),
+        false => select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str()),
+    }
 }
 
 /// Docker has no `--` after the image; podman's users write one.

@@ -96,7 +96,8 @@ pub(super) fn wanted(args: &RunArgs, host: &Host) -> Result<Vec<Wanted>> {
     Ok(all)
 }
 
-fn check_target(target: &Path) -> Result<()> {
+/// Refuses a place where nothing can be mounted.
+pub(crate) fn check_target(target: &Path) -> Result<()> {
     let shown = target.display();
     if !target.is_absolute() {
         return Err(Error::new(format!("the mount target `{shown}` is not an absolute path"))
@@ -278,7 +279,8 @@ fn parse_tmpfs(spec: &OsStr) -> Result<Wanted> {
     Ok(Wanted::Tmpfs { target: OsStr::from_bytes(&bytes[..at]).into(), size, mode })
 }
 
-fn parse_mode(text: &str) -> Result<u32> {
+/// Permission bits, in octal.
+pub(crate) fn parse_mode(text: &str) -> Result<u32> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777);
     mode.ok_or_else(|| Error::new(format!("`{text}` is not a mode in octal")))
 }
