@@ -147,7 +147,9 @@ impl fmt::Display for ImageRef {
 
 impl fmt::Display for RegistryRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
+        // Only enroot's spelling names a registry that could be a part of the repository.
+        let separator = if is_told_from_repository(&self.registry) { '/' } else { '#' };
+        write!(f, "{}{separator}{}", self.registry, self.repository)?;
         self.tag.iter().try_for_each(|t| write!(f, ":{t}"))?;
         self.digest.iter().try_for_each(|d| write!(f, "@{d}"))
     }
@@ -221,15 +223,13 @@ pub(crate) fn canonical_registry(name: &str) -> String {
 /// The first component is a registry if it could not be a repository: it has a dot, a port, or is `localhost`.
 fn split_registry(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || has_upper(first) => {
-            (Some(first), rest)
-        }
+        Some((first, rest)) if is_told_from_repository(first) => (Some(first), rest),
         _ => (None, text),
     }
 }
 
-fn has_upper(s: &str) -> bool {
-    s.bytes().any(|b| b.is_ascii_uppercase())
+fn is_told_from_repository(registry: &str) -> bool {
+    registry.contains(['.', ':']) || registry == "localhost" || registry.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 fn is_registry(s: &str) -> bool {
@@ -283,6 +283,7 @@ mod tests {
             ("localhost/x", "localhost/x:latest".into()),
             ("nvcr.io#nvidia/pytorch:25.09-py3", "nvcr.io/nvidia/pytorch:25.09-py3".into()),
             ("[::1]:5000/x", "[::1]:5000/x:latest".into()),
+            ("head#a/b", "head#a/b:latest".into()),
             (&format!("a/b:t@{d}"), format!("docker.io/a/b:t@{d}")),
             (&format!("a/b@{d}"), format!("docker.io/a/b@{d}")),
             ("oci:/a:b/c:tag", "oci:/a:b/c:tag".into()),
