@@ -155,8 +155,7 @@ fn is_gpu_word(word: &str) -> bool {
 fn parse_count(text: &str) -> Option<Gpus> {
     match text {
         "all" | "-1" => Some(Gpus::All),
-        "0" => Some(Gpus::None),
-        number => number.parse().ok().map(Gpus::Count),
+        number => number.parse().ok().map(|count| if count == 0 { Gpus::None } else { Gpus::Count(count) }),
     }
 }
 
@@ -308,6 +307,7 @@ mod tests {
             ("capabilities=gpu", Some(vec![0])),
             ("none", Some(vec![])),
             ("0", Some(vec![])),
+            ("count=00", Some(vec![])),
             ("device=10", None),
             ("device=12", None),
             ("11", None),
