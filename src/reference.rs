@@ -239,10 +239,14 @@ fn is_registry(s: &str) -> bool {
         return v6.parse::<std::net::Ipv6Addr>().is_ok() && port_ok;
     }
     match s.split_once(':') {
-        Some((host, port)) => host_ok(host) && is_port(port),
+        // `builtin:5000/x` is read as another kind of image, so it can be no registry's name either.
+        Some((host, port)) => host_ok(host) && is_port(port) && !SCHEMES.contains(&host.to_lowercase().as_str()),
         None => host_ok(s),
     }
 }
+
+/// What a reference may begin with, before a `:`.
+const SCHEMES: &[&str] = &["oci", "oci-archive", "docker-archive", "dir", "builtin", "sqsh", "sif"];
 
 fn is_port(s: &str) -> bool {
     !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) && s.parse::<u16>().is_ok()
@@ -308,9 +312,22 @@ mod tests {
 
     #[test]
     fn malformed_names_are_refused() {
-        for text in
-            ["", "a//b", "a/", "-a", "a..b", "Busybox", "a:b:c", "a@sha256:12", "a:", "oci:", "a b", "h:x/y", "é"]
-        {
+        for text in [
+            "",
+            "a//b",
+            "a/",
+            "-a",
+            "a..b",
+            "Busybox",
+            "a:b:c",
+            "a@sha256:12",
+            "a:",
+            "oci:",
+            "a b",
+            "h:x/y",
+            "é",
+            "Oci:1/x",
+        ] {
             assert!(ImageRef::parse(text).is_err(), "{text}");
         }
     }
