@@ -361,7 +361,7 @@ mod tests {
     fn pax(kind: u8, records: &[(&str, &[u8])]) -> Vec<u8> {
         let record = |(key, value): &(&str, &[u8])| {
             let body = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-            let length = (body.len()..).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
+            let length = (body.len()..body.len() + 9).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
             [length.to_string().as_bytes(), &body].concat()
         };
         let data: Vec<u8> = records.iter().flat_map(record).collect();
@@ -500,7 +500,7 @@ mod tests {
 
     #[test]
     fn global_headers_cannot_fill_the_memory() {
-        let global = |n: u8| pax(b'g', &[(&format!("comment{}", char::from(n)), &[b'x'; 400_000])]);
+        let global = |n: u8| pax(b'g', &[(&format!("comment{}", char::from(n)), &vec![b'x'; 400_000])]);
         assert!(read(&[global(b'a'), global(b'b'), file(b"a", b"")].concat()).is_ok());
         assert!(read(&[global(b'a'), global(b'a'), global(b'a'), file(b"a", b"")].concat()).is_ok());
         let error = read(&[global(b'a'), global(b'b'), global(b'c')].concat()).unwrap_err();
