@@ -20,6 +20,9 @@ pub mod cdi;
 pub mod cli;
 pub mod cmd;
 pub mod error;
+#[cfg(test)]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;
 pub mod gpu;
 pub mod host;
 pub mod image;

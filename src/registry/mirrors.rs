@@ -115,7 +115,7 @@ fn add(rules: &mut Vec<Rule>, rule: Rule) {
 
 /// The places to ask for an image, the last of which is where the name says, or where a rule moves it.
 pub(super) fn places(name: &RegistryRef, rules: &[Rule]) -> Result<Vec<Place>> {
-    let text = name.to_string();
+    let text = name.to_string().replacen('#', "/", 1);
     let matching = rules.iter().filter_map(|rule| Some((matched(&rule.prefix, &text)?, rule)));
     let Some((end, rule)) = matching.max_by_key(|(_, rule)| rule.prefix.len()) else {
         return Ok(vec![Place { name: name.clone(), insecure: false }]);
@@ -204,6 +204,9 @@ mod tests {
         mirror-by-digest-only = true
         [[registry.mirror]]
         location = "m.example"
+        [[registry]]
+        prefix = "head"
+        location = "other"
     "#;
 
     /// The places, insecure ones with a `!`.
@@ -220,6 +223,7 @@ mod tests {
         let hub = "library/busybox";
         for (name, want) in [
             ("busybox", format!("mirror:5000/hub/{hub}:latest! docker.io/{hub}:latest")),
+            ("head#a/b", "other#a/b:latest".into()),
             (
                 &format!("busybox@{d}"),
                 format!("mirror:5000/hub/{hub}@{d}! digests.example/{hub}@{d} docker.io/{hub}@{d}"),

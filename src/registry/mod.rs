@@ -28,6 +28,9 @@ mod auth;
 mod blob;
 mod certs;
 pub mod credentials;
+#[cfg(test)]
+#[path = "../../tests/fuzz/registry.rs"]
+mod fuzz;
 mod http;
 mod mirrors;
 mod origin;
