@@ -6,7 +6,8 @@
 //! Request + Image.config + Rootfs + Injection + Host facts ─plan→ Plan ─launch→ ExitStatus
 //! ```
 //!
-//! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`request`], [`reference`].
+//! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`config`], [`request`],
+//! [`reference`].
 //! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
 //! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
 //! [`host`] and [`image`]. What is done: [`launch`]. Everything that an image names is found by [`inroot`], or in memory
@@ -17,6 +18,7 @@ pub mod archive;
 pub mod builtin;
 pub mod cli;
 pub mod cmd;
+pub mod config;
 pub mod error;
 pub mod gpu;
 pub mod host;

@@ -30,7 +30,8 @@ fn servers() -> (Server, Server) {
 fn mirrored(case: &Case, prefix: &str, mirrors: &[&Server]) -> Settings {
     let mirrors = mirrors.iter().map(|m| format!("[[registry.mirror]]\nlocation = '{}'\n", m.host()));
     let conf = format!("[[registry]]\nprefix = '{prefix}'\nlocation = '{prefix}'\n{}", mirrors.collect::<String>());
-    let registries = RegistriesConf { choices: vec![(case.file("registries.conf", &conf), Vec::new())] };
+    let registries =
+        RegistriesConf { choices: vec![(case.file("registries.conf", &conf), Vec::new())], own: Vec::new() };
     Settings { registries, ..Settings::default() }
 }
 
@@ -117,5 +118,17 @@ fn a_blocked_registry_is_not_asked() {
     refused.refused(&["is blocked", conf.to_str().unwrap()]);
     assert!(full.seen("/").is_empty());
     case.file("home/.config/containers/registries.conf", "[[registry]\n");
-    command.finish().refused(&["registries.conf`", "parse it as TOML"]);
+    command.finish().refused(&["registries.conf`", "line 1: "]);
+}
+
+#[test]
+fn gpuruns_own_file_names_mirrors_over_the_others() {
+    let (case, (full, empty)) = (Case::new(), servers());
+    let conf = format!("[[registry]]\nlocation = '{}'\nblocked = true\n", empty.host());
+    case.file("home/.config/containers/registries.conf", &conf);
+    let own = format!("[registry.'{}']\nmirrors = ['{}']\n", empty.host(), full.host());
+    case.file("home/.config/gpurun/config.toml", &own);
+    let pulled = case.bare().args(["pull", &format!("{}/r", empty.host())]).finish();
+    pulled.refused(&[]); // the layer is no tar: what counts is who was asked
+    assert!(!full.seen("/v2/r/manifests/").is_empty() && empty.seen("/v2/r/manifests/").is_empty(), "{pulled:?}");
 }

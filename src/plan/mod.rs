@@ -17,6 +17,7 @@ use oci_spec::image::{Config, ImageConfiguration};
 use serde::Serialize;
 
 use crate::cli::{Network, Pid};
+use crate::config::Given;
 use crate::error::{Error, Result};
 use crate::gpu::Injection;
 use crate::host::Host;
@@ -49,6 +50,9 @@ pub struct Plan {
     pub injection: Injection,
     /// What is executed.
     pub process: Process,
+    /// The options that variables and configuration files gave.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Given>,
     /// What differs from what the user may expect, one line each.
     pub notices: Vec<String>,
 }
@@ -195,6 +199,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
         },
+        given: request.given.clone(),
         notices: notices(request, host, injection),
         injection: injection.clone(),
         user,

@@ -10,6 +10,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
+use crate::config::Given;
 use crate::error::{Context, Error, Result};
 use crate::gpu::classify::Capabilities;
 use crate::gpu::compat;
@@ -68,6 +69,8 @@ pub struct Request {
     pub shm_size: Option<u64>,
     /// `--ulimit`
     pub limits: Vec<Limit>,
+    /// Which of these variables and configuration files gave.
+    pub given: Vec<Given>,
 }
 
 impl Request {
@@ -95,6 +98,7 @@ impl Request {
             pid: args.pid,
             shm_size: args.shm_size.as_deref().map(parse_size).transpose()?,
             limits: args.ulimit.iter().map(|l| quantities::parse_limit(l)).collect::<Result<_>>()?,
+            given: args.given.clone(),
         })
     }
 
