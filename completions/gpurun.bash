@@ -134,7 +134,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --profile --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout explain spec gpus cdi completions man builtin-hello help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -154,6 +154,10 @@ _gpurun() {
                     ;;
                 --pull)
                     COMPREPLY=($(compgen -W "missing always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-unpacked)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --gpus)
@@ -374,7 +378,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__explain)
-            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --profile --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -394,6 +398,10 @@ _gpurun() {
                     ;;
                 --pull)
                     COMPREPLY=($(compgen -W "missing always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-unpacked)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --gpus)
@@ -918,7 +926,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__pull)
-            opts="-q -h --store --plain-http --platform --quiet --profile --max-unpacked --json --help"
+            opts="-q -h --store --plain-http --platform --quiet --profile --max-unpacked --timings --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -974,7 +982,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__run)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -994,6 +1002,10 @@ _gpurun() {
                     ;;
                 --pull)
                     COMPREPLY=($(compgen -W "missing always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-unpacked)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --gpus)
@@ -1108,7 +1120,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__spec)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --no-require --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --here --home --entrypoint --stop-signal --read-only --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1128,6 +1140,10 @@ _gpurun() {
                     ;;
                 --pull)
                     COMPREPLY=($(compgen -W "missing always never" -- "${cur}"))
+                    return 0
+                    ;;
+                --max-unpacked)
+                    COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --gpus)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet profile= pull= gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet profile= pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -30,6 +30,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l profile -d 'Take what the
 complete -c gpurun -n "__fish_gpurun_needs_command" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_needs_command" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
@@ -59,6 +60,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l ulimit -d 'Set a resource
 complete -c gpurun -n "__fish_gpurun_needs_command" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_needs_command" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l here -d 'Bind the current directory at the same path and start there'
@@ -93,6 +95,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l profile -d 'Take w
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
@@ -122,6 +125,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l ulimit -d 'Set a r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l here -d 'Bind the current directory at the same path and start there'
@@ -136,9 +140,10 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s h -l help -d 'Prin
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
-complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l max-unpacked -d 'Refuse an image that unpacks to more than this many bytes, as 20g' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l json -d 'Print the facts as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -l store -d 'Directory that holds the unpacked images' -r -F
@@ -181,6 +186,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l profile -d 'Ta
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
@@ -211,6 +217,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s l -l label -d 
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l json -d 'Print the plan as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l here -d 'Bind the current directory at the same path and start there'
@@ -228,6 +235,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l profile -d 'Take 
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpus -d 'GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l gpu-caps -d 'What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
@@ -257,6 +265,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l ulimit -d 'Set a 
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l timings -d 'Print where the time went, phase by phase, to standard error'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l here -d 'Bind the current directory at the same path and start there'

@@ -92,6 +92,17 @@ pub struct StoreArgs {
     pub profile: Option<String>,
 }
 
+/// How an image is fetched.
+#[derive(Args, Clone, Debug)]
+pub struct FetchArgs {
+    /// Refuse an image of which more than this is to be unpacked, as 20g
+    #[arg(long, env = "GPURUN_MAX_UNPACKED", default_value = "256g", value_name = "SIZE", help_heading = "Images")]
+    pub max_unpacked: String,
+    /// Print where the time went, phase by phase, to standard error
+    #[arg(long, env = "GPURUN_TIMINGS")]
+    pub timings: bool,
+}
+
 /// When to ask the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub enum Pull {
@@ -149,6 +160,9 @@ pub struct RunArgs {
     /// When to ask the registry
     #[arg(long, env = "GPURUN_PULL", default_value = "missing", value_name = "WHEN", help_heading = "Images")]
     pub pull: Pull,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fetch: FetchArgs,
     /// GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)
     #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC", help_heading = "GPUs")]
     pub gpus: Option<String>,
@@ -288,9 +302,9 @@ pub struct PullArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Refuse an image that unpacks to more than this many bytes, as 20g
-    #[arg(long, env = "GPURUN_MAX_UNPACKED", value_name = "SIZE")]
-    pub max_unpacked: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fetch: FetchArgs,
     /// Print the facts as JSON
     #[arg(long)]
     pub json: bool,

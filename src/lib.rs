@@ -11,7 +11,7 @@
 //! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
 //! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
 //! [`host`] and [`image`]. What is done: [`launch`]. Everything that an image names is found by [`inroot`], or in memory
-//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
+//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
 //! unsafe code.
 
 pub mod archive;
@@ -38,3 +38,4 @@ pub mod request;
 pub mod source;
 pub mod store;
 pub mod sys;
+pub mod timings;

@@ -56,6 +56,9 @@ pub fn fork() -> Result<Fork> {
     }
 }
 
+/// No machine has smaller pages; where they are larger, the kernel refuses what does not begin with one.
+const PAGE: u64 = 4096;
+
 /// The stack of a [`spawn`]ed process, of which only what is used is ever made.
 const STACK: usize = 256 << 10;
 
@@ -222,11 +225,24 @@ pub fn sigwait(set: &nix::sys::signal::SigSet) -> nix::Result<Signal> {
     Ok(Signal { number, from_kernel: info.si_code == libc::SI_KERNEL, value })
 }
 
-/// SIGPIPE as every program expects to find it: Rust's start-up ignores it.
-pub fn default_sigpipe() -> nix::Result<()> {
+/// Whether writing where nobody reads is an error that we see, as Rust's library expects, or ends this process, as every
+/// other program does.
+pub fn ignore_sigpipe(ignore: bool) -> nix::Result<()> {
     use nix::sys::signal::{SigHandler, Signal, signal};
+    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
     // SAFETY: no handler is installed, so none can run in an unsafe context.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map(drop)
+    unsafe { signal(Signal::SIGPIPE, handler) }.map(drop)
+}
+
+/// Opens /dev/null in place of each standard stream that the caller closed: another file would get its number.
+pub fn open_standard_streams() -> Result<()> {
+    for number in 0..3 {
+        if kind_of(number).is_err() {
+            // SAFETY: the name is a C string. Nobody owns the descriptor: it stays open to the end.
+            Errno::result(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }).context(|| "open `/dev/null`")?;
+        }
+    }
+    Ok(())
 }
 
 /// Rows, columns and pixels of a terminal.
@@ -270,7 +286,7 @@ pub fn receive_fd(socket: BorrowedFd) -> Result<OwnedFd> {
     }
 }
 
-/// One of the three standard streams, which a process always has: Rust's start-up opens those that were closed.
+/// One of the three standard streams, which are always open after [`open_standard_streams`].
 pub fn stdio(number: RawFd) -> BorrowedFd<'static> {
     assert!((0..3).contains(&number));
     // SAFETY: nothing in gpurun closes the standard streams, other than `close_stdio` in a process that ends there.
@@ -321,6 +337,28 @@ pub fn bring_up_loopback() -> Result<()> {
         .context(|| "ioctl SIOCSIFFLAGS for `lo`")
 }
 
+/// Unmaps the pages of the program and its libraries that nobody can have written to (madvise(2)). They come back from
+/// the page cache when they are touched.
+pub fn release_program() {
+    unsafe extern "C" fn release(info: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the loader's list of segments is valid during the call.
+        let (base, segments) = unsafe {
+            let info = &*info;
+            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
+        };
+        for segment in segments.iter().filter(|s| s.p_type == libc::PT_LOAD && s.p_flags & libc::PF_W == 0) {
+            let start = (base + segment.p_vaddr) & !(PAGE - 1);
+            let Ok(length) = usize::try_from(base + segment.p_vaddr + segment.p_memsz - start) else { continue };
+            // SAFETY: these pages are a file's and private, and cannot be written, so they come back as they were. The
+            // vDSO's are not, and are refused.
+            unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+        }
+        0
+    }
+    // SAFETY: `release` ignores its last argument and does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(release), std::ptr::null_mut()) };
+}
+
 /// A path as the kernel takes it.
 pub fn cstring(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).context(|| format!("`{}` has a NUL byte", path.display()))
@@ -351,6 +389,36 @@ pub fn set_xattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
     // SAFETY: the name is a C string and the value a slice, and both outlive the call.
     let ret = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(ret).map(drop)
+}
+
+/// The names of all extended attributes of the file behind `fd` (flistxattr(2)); none if its file system has none.
+pub fn xattr_names(fd: BorrowedFd) -> nix::Result<Vec<CString>> {
+    let list = sized(|buffer, size| {
+        // SAFETY: the buffer has room for `size` bytes.
+        unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.cast(), size) }
+    });
+    let names = match list {
+        Err(Errno::EOPNOTSUPP) => Vec::new(),
+        list => list?,
+    };
+    Ok(names.split(|&b| b == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect())
+}
+
+/// The value of an extended attribute of the file behind `fd` (fgetxattr(2)).
+pub fn xattr(fd: BorrowedFd, name: &CStr) -> nix::Result<Vec<u8>> {
+    sized(|buffer, size| {
+        // SAFETY: the name is a C string, and the buffer has room for `size` bytes.
+        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), buffer.cast(), size) }
+    })
+}
+
+/// What a call fills a buffer with, once it has said how large that must be.
+fn sized(call: impl Fn(*mut u8, usize) -> isize) -> nix::Result<Vec<u8>> {
+    let size = Errno::result(call(std::ptr::null_mut(), 0))?.unsigned_abs();
+    let mut buffer = vec![0; size];
+    let filled = Errno::result(call(buffer.as_mut_ptr(), size))?.unsigned_abs();
+    buffer.truncate(filled);
+    Ok(buffer)
 }
 
 /// Writes all of a file system to its disk (syncfs(2)).

@@ -27,7 +27,7 @@ fn explain_says_who_gave_what() {
     let case = Case::new();
     let file = case.file(FILE, "hostname = 'h'\n[profile.p]\nroot = true\n");
     let mut explain = case.bare();
-    explain.args(["explain", "--profile=p"]).arg(case.reference()).env("GPURUN_READ_ONLY", "true");
+    explain.args(["explain", "--profile=p"]).arg(case.reference()).arg("true").env("GPURUN_READ_ONLY", "true");
     let said = explain.finish().ok().to_owned();
     let path = text(&file);
     for want in [

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Subcommand};
 
-use crate::cli::{Cli, ExplainArgs, Pull, RunArgs, StoreArgs, Verb};
+use crate::cli::{Cli, ExplainArgs, FetchArgs, Pull, RunArgs, StoreArgs, Verb};
 use crate::error::{Context, EXIT_GPURUN, Result};
 use crate::host::Host;
 use crate::image::Platform;
@@ -23,8 +23,10 @@ use crate::launch::fds::Inherited;
 use crate::progress::Progress;
 use crate::pull::{self, Obtained};
 use crate::reference::ImageRef;
+use crate::request::parse_size;
 use crate::store::Store;
-use crate::{config, registry, source};
+use crate::timings::Timings;
+use crate::{config, output, registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
@@ -86,14 +88,19 @@ fn print_usage(usage: &clap::Error) -> u8 {
 }
 
 /// The image that `text` names, in the store that the options mean.
-fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u64) -> Result<Obtained> {
+fn obtain(text: &str, args: &StoreArgs, fetch: &FetchArgs, host: &Host, when: Pull) -> Result<Obtained> {
     let reference = ImageRef::parse_at(text)?;
     let store = Store::locate(args.store.as_deref(), host)?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
-    let notice = Arc::new(move |line: &str| teller.notice(line));
-    let registry = registry::Options { plain_http: args.plain_http, settings: registry::Settings::of(host), notice };
-    let options = pull::Options { when, platform, max_unpacked, progress };
-    pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
+    let (max_unpacked, timings) = (parse_size(&fetch.max_unpacked)?, Arc::new(Timings::new(fetch.timings)));
+    let options = pull::Options { when, platform, max_unpacked, progress, timings: Arc::clone(&timings) };
+    let obtained = pull::obtain(&reference, &store, &options, || {
+        let notice = Arc::new(move |line: &str| teller.notice(line));
+        let settings = registry::Settings::of(host);
+        source::open(&reference, &registry::Options { plain_http: args.plain_http, settings, notice })
+    });
+    timings.table().iter().for_each(|table| output::table(table));
+    obtained
 }

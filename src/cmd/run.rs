@@ -47,7 +47,8 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
         return Ok(0);
     }
     plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
-    launch::launch(&plan, inherited)
+    let Err(failure) = launch::launch(&plan, inherited);
+    Err(failure)
 }
 
 /// What `run` would do, without doing it. What is held must live as long as the plan is used.
@@ -124,7 +125,7 @@ fn image(args: &RunArgs, host: &Host) -> Result<Image> {
     if let Some(record) = just_pulled(&store)? {
         return held(&store, &reference, &record, false);
     }
-    let obtained = obtain(text, &args.store, host, args.pull, u64::MAX)?;
+    let obtained = obtain(text, &args.store, &args.fetch, host, args.pull)?;
     store.touch(&obtained.name);
     held(&store, &reference, &obtained.record, obtained.pulled)
 }

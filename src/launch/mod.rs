@@ -26,6 +26,7 @@ mod supervise;
 mod tty;
 mod workload;
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
@@ -39,8 +40,9 @@ use workload::{Surroundings, Workload};
 /// What PID 1 writes to the lifeline when the workload was stopped.
 const STOPPED: u8 = b'S';
 
-/// Runs the plan and gives the workload's exit status, 128+N if signal N ended it.
-pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
+/// Runs the plan and ends this process as the workload ended, with 128+N if signal N ended it. It comes back only with
+/// the reason why nothing ran: what is left of a start is not worth tidying up when the caller waits for the end.
+pub fn launch(plan: &Plan, inherited: Inherited) -> Result<Infallible> {
     let mask = signals::block()?;
     let (reader, writer) = status::channel()?;
     let (lifeline, childs_lifeline) = stream_pair()?;
@@ -59,7 +61,8 @@ pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
         Fork::Parent(child) => {
             drop(workload);
             let console = console.map(|(ours, _)| ours);
-            supervise::run(child, reader, &lifeline, console)
+            let status = supervise::run(child, reader, &lifeline, console)?;
+            sys::exit_now(status.into())
         }
     }
 }

@@ -62,6 +62,7 @@ fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
 fn reap(child: Pid, workload: &Workload, set: &SigSet) -> ! {
     let lifeline = workload.lifeline.as_raw_fd();
     let _ = sys::close_all_but(lifeline); // nothing is left to tell a failure to
+    sys::release_program(); // not at our end, for which the caller waits
     loop {
         match sys::sigwait(set) {
             Ok(signal) if signal.number == libc::SIGCHLD => wait_for_children(child, workload),

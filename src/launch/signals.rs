@@ -38,8 +38,8 @@ pub(crate) fn block() -> Result<SigSet> {
     Ok(before)
 }
 
-/// Gives this process the caller's mask back, and SIGPIPE its default, which Rust's start-up took away.
+/// Gives this process the caller's mask back, and SIGPIPE the default that our start took away.
 pub(crate) fn restore(before: &SigSet) -> nix::Result<()> {
-    crate::sys::default_sigpipe()?;
+    crate::sys::ignore_sigpipe(false)?;
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None)
 }

@@ -21,6 +21,7 @@ pub(super) fn run(child: Pid, started: status::Reader, lifeline: &OwnedFd, conso
         waitpid(child, None).context(|| format!("wait for process {child}"))?;
         return Err(failure);
     }
+    sys::release_program(); // the caller waits for our end, so not then
     match console {
         Some(console) => tty::relay(&supervisor, console, lifeline),
         None => supervisor.wait(),
