@@ -42,6 +42,7 @@ mod settings;
 mod status;
 
 pub use mirrors::RegistriesConf;
+pub(crate) use mirrors::check_own;
 pub use proxy::Proxies;
 pub use settings::Settings;
 

@@ -39,7 +39,7 @@ targets! {
     /// `registries.conf`: wherever an image is asked for, it is a name.
     fn registries(bytes) {
         let file = written(bytes);
-        let conf = RegistriesConf { choices: vec![(file.path().into(), Vec::new())] };
+        let conf = RegistriesConf { choices: vec![(file.path().into(), Vec::new())], ..RegistriesConf::default() };
         let Ok(rules) = conf.read() else { return };
         for name in ["debian:bookworm", "registry.example:5000/team/project/image@sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"] {
             let Ok(ImageRef::Registry(name)) = ImageRef::parse(name) else { unreachable!() };
