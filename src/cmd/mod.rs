@@ -72,10 +72,10 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
 /// every refusal, is left to the whole command line.
 fn plain_run(argv: &[OsString]) -> Option<(Vec<OsString>, ArgMatches)> {
     let mut args = argv.to_vec();
-    let first = args.get(1)?.to_str()?;
+    let first = argv.get(1)?.to_str()?;
     if first == "run" {
         args.remove(1);
-    } else if first.starts_with('-') || first == "help" || Verb::has_subcommand(first) {
+    } else if first == "help" || Verb::has_subcommand(first) {
         return None;
     }
     let matches = plain_command().try_get_matches_from(&args).ok()?;
