@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= gpus= gpu-caps= driver-root= cuda-compat= no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet pull= gpus= gpu-caps= driver-root= cuda-compat= rdma no-require v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root here home entrypoint= stop-signal= read-only hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -58,6 +58,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -l ulimit -d 'Set a resource
 complete -c gpurun -n "__fish_gpurun_needs_command" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_needs_command" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l here -d 'Bind the current directory at the same path and start there'
@@ -120,6 +121,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l ulimit -d 'Set a r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l here -d 'Bind the current directory at the same path and start there'
@@ -203,6 +205,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s l -l label -d 
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l json -d 'Print the plan as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l here -d 'Bind the current directory at the same path and start there'
@@ -248,6 +251,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l ulimit -d 'Set a 
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s l -l label -d 'Accepted as Docker has it: nothing reads labels' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s q -l quiet -d 'Print nothing but errors'
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l here -d 'Bind the current directory at the same path and start there'

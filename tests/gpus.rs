@@ -6,12 +6,16 @@ use std::process::Command;
 use crate::support::machine::Machine;
 use crate::support::{Case, Finish, Finished, can, program, text};
 
-/// Makes the namespace's /proc and /dev those of the machine, then runs the rest.
+/// Makes the namespace's /proc, /dev and PCI devices those of the machine, then runs the rest.
 const ENTER: &str = r#"
 set -e
 machine=$1 dev=$2 ctl=$3; shift 3
 mount -t tmpfs -o mode=755 none /proc/driver
-cp -r "$machine/proc/driver/nvidia" /proc/driver/
+[ ! -d "$machine/proc/driver/nvidia" ] || cp -r "$machine/proc/driver/nvidia" /proc/driver/
+if [ -d "$machine/sys/bus/pci/devices" ]; then
+    mount -t tmpfs -o mode=755 none /sys/bus/pci/devices
+    cp -r "$machine/sys/bus/pci/devices/." /sys/bus/pci/devices/
+fi
 mount -t tmpfs -o mode=755 none "$dev"
 for node in null zero full random urandom tty; do : >"$dev/$node"; mount --bind "/dev/$node" "$dev/$node"; done
 while read -r node _; do
@@ -70,6 +74,51 @@ fn the_chosen_gpu_and_the_driver_are_there_and_no_other() {
     assert_eq!(case.image.digest(), before, "the image is untouched");
     let none = on(&machine, &case, &["--gpus", "none"], "ls /dev /.gpurun 2>&1 | grep -c nvidia");
     assert_eq!(none.stdout, "0\n");
+}
+
+#[test]
+fn graphics_nodes_have_the_links_that_udev_makes() {
+    if !can_enter() {
+        return;
+    }
+    let (machine, case) = (Machine::new("ubuntu"), Case::new());
+    let options = ["--gpus", "device=0", "--gpu-caps", "graphics"];
+    let script =
+        "cd /dev/dri; ls; for link in by-path/*; do echo $link $(readlink $link); test -c $link; done && echo nodes";
+    let want = "by-path\ncard0\nrenderD128\nby-path/pci-0000:07:00.0-card ../card0\n\
+                by-path/pci-0000:07:00.0-render ../renderD128\nnodes\n";
+    assert_eq!(on(&machine, &case, &options, script).stdout, want);
+}
+
+#[test]
+fn the_fabric_is_there_if_asked_for() {
+    if !can_enter() {
+        return;
+    }
+    let (machine, case) = (Machine::new("fabric"), Case::new());
+    let script = "ls /dev/infiniband; ls /dev | grep nvidia";
+    let want = "rdma_cm\nuverbs0\nuverbs1\n";
+    assert_eq!(on(&machine, &case, &["--gpus", "none", "--rdma"], script).stdout, want);
+    let without = on(&machine, &case, &["--gpus", "none"], "test -e /dev/infiniband || echo none");
+    assert_eq!(without.stdout, "none\n");
+    on(&Machine::new("rhel"), &case, &["--rdma"], script).refused(&["no InfiniBand or RoCE adapter", "ib_uverbs"]);
+    let driver = machine.path();
+    let options = ["explain", "--gpus", "none", "--rdma", "--driver-root", text(&driver)];
+    assert!(enter(&machine, &case, &options, &["true"]).finish().ok().contains("/dev/infiniband/uverbs0  (--rdma)"));
+}
+
+#[test]
+fn windows_lends_its_driver() {
+    if !can_enter() {
+        return;
+    }
+    let (machine, case) = (Machine::new("wsl"), Case::new());
+    let script = "test -c /dev/dxg && cd /usr/lib/wsl && ls lib drivers && test -s /usr/bin/nvidia-smi && echo smi
+        touch lib/x drivers/*/x 2>/dev/null || echo kept";
+    let want = "drivers:\nnvlt.inf_amd64_0123456789abcdef\n\nlib:\nlibcuda.so\nlibcuda.so.1\nlibcuda.so.1.1\n\
+                libdxcore.so\nlibnvidia-ml.so.1\nnvidia-smi\nsmi\nkept\n";
+    assert_eq!(on(&machine, &case, &["--gpus", "all"], script).stdout, want);
+    assert_eq!(on(&machine, &case, &["--gpus", "none"], "ls /dev/dxg /usr 2>/dev/null | grep -c .").stdout, "0\n");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::error::{Context, Error, Result};
 use crate::gpu::image::Contents;
 use crate::gpu::root::DriverRoot;
 use crate::gpu::select::Gpus;
-use crate::gpu::{self, Injection};
+use crate::gpu::{self, Injection, rdma};
 use crate::host::Host;
 use crate::image::Digest;
 use crate::inroot::Root;
@@ -77,8 +77,17 @@ fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
     })
 }
 
-/// The GPUs and the driver.
+/// The GPUs with the driver, and the fabric.
 fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
+    let mut made = gpus(host, request, image)?;
+    if request.rdma {
+        let limited = request.limits.iter().any(|limit| limit.name == "memlock");
+        made.join(rdma::decide(&DriverRoot::host(None)?, host.lockable.filter(|_| !limited))?);
+    }
+    Ok(made)
+}
+
+fn gpus(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
     if request.gpus.gpus == Gpus::None {
         return Ok(Injection::none(request.gpus.why));
     }

@@ -44,9 +44,14 @@ impl DriverRoot {
 
     /// A folder that is laid out like a machine, with a `devices.txt` in it: `PATH MAJOR:MINOR [ERRNO]` a line.
     pub fn folder(path: &Path) -> Result<Self> {
+        Self::folder_with(path, None)
+    }
+
+    /// The same, with the driver's files below `files` if that is given.
+    pub fn folder_with(path: &Path, files: Option<&Path>) -> Result<Self> {
         let list = path.join("devices.txt");
         let text = std::fs::read_to_string(&list).context(|| format!("read `{}`", list.display()))?;
-        Self::new(path, None, Some(parse_nodes(&text).context(|| format!("understand `{}`", list.display()))?))
+        Self::new(path, files, Some(parse_nodes(&text).context(|| format!("understand `{}`", list.display()))?))
     }
 
     fn new(system: &Path, files: Option<&Path>, nodes: Option<BTreeMap<PathBuf, Node>>) -> Result<Self> {

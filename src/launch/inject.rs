@@ -21,6 +21,9 @@ use crate::gpu::{Bind, Injection, PRIVATE};
 use crate::inroot::{self, Root};
 use crate::sys::{self, MountAttr};
 
+/// Where devices are, and links to them: a directory that gpurun has filled itself.
+const DEV: &str = "/dev/";
+
 /// Detached copies of everything of the host that goes in.
 pub(super) struct Sources {
     devices: Vec<OwnedFd>,
@@ -58,7 +61,7 @@ pub(super) fn files(root: &Root, injection: &Injection, sources: &Sources) -> Re
         let what = || format!("bind `{}` at `{}` ({})", bind.source.display(), bind.target.display(), bind.why);
         match place {
             Some(place) => attach(source, place),
-            None => over(root, source, &bind.target, bind.socket && inroot::is_dir(source.as_fd())?),
+            None => over(root, source, &bind.target, inroot::is_dir(source.as_fd())?),
         }
         .context(what)?;
     }
@@ -81,8 +84,10 @@ fn private(root: &Root, injection: &Injection) -> Result<(Vec<Option<OwnedFd>>, 
     let inside = |b: &Bind| b.target.strip_prefix(PRIVATE).map(Path::to_owned).ok();
     let places = injection.binds.iter().map(|b| inside(b).map(|path| fresh.file(&path, b"")).transpose());
     let places = places.collect::<Result<_>>()?;
-    for link in &injection.links {
-        fresh.link(Path::new(&link.path).strip_prefix(PRIVATE).context(|| "a link of ours is elsewhere")?, &link.to)?;
+    for (path, to) in
+        injection.links.iter().filter_map(|l| Some((Path::new(&l.path).strip_prefix(PRIVATE).ok()?, &l.to)))
+    {
+        fresh.link(path, to)?;
     }
     let generated = injection.generated.iter().map(|file| fresh.file(Path::new(file.name), &file.content));
     let generated = generated.collect::<Result<_>>()?;
@@ -147,13 +152,16 @@ fn over(root: &Root, source: &OwnedFd, target: &Path, directory: bool) -> Result
     attach(source, &place)
 }
 
-/// The nodes, and the driver's part of /proc, which shows the chosen GPUs alone.
+/// The nodes with the links to them, and the driver's part of /proc, which shows the chosen GPUs alone.
 pub(super) fn machine(root: &Root, injection: &Injection, sources: &Sources) -> Result<()> {
     for (device, source) in injection.devices.iter().zip(&sources.devices) {
         over(root, source, Path::new(&device.path), false)
             .context(|| format!("bind `{}` ({})", device.path, device.why))?;
     }
-    if injection.driver.is_some() { mask(root, injection) } else { Ok(()) }
+    for link in injection.links.iter().filter(|link| link.path.starts_with(DEV)) {
+        root.make_link(Path::new(&link.path), Path::new(&link.to))?;
+    }
+    if injection.proc.is_empty() { Ok(()) } else { mask(root, injection) }
 }
 
 /// A fresh procfs has no `nvidia` where the driver's files came from somewhere else, but always a `driver`.

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Plan;
 use super::mounts::{Mount, What};
+use crate::gpu::Injection;
 
 /// The plan, one decision a line.
 pub fn human(plan: &Plan) -> String {
@@ -38,17 +39,23 @@ fn user(out: &mut String, plan: &Plan) {
 
 fn gpus(out: &mut String, plan: &Plan) {
     let injection = &plan.injection;
-    let Some(driver) = &injection.driver else { return line(out, "gpus", "none", injection.why) };
+    match &injection.driver {
+        Some(driver) => self::driver(out, driver, injection),
+        None => line(out, "gpus", "none", injection.why),
+    }
+    section(out, "devices", injection.devices.iter().map(|d| (d.path.clone(), d.why)));
+}
+
+fn driver(out: &mut String, driver: &str, injection: &Injection) {
     let gpu = |g: &crate::gpu::inventory::Gpu| {
         let uuid = g.uuid.as_deref().unwrap_or("no UUID yet");
         (format!("{} {} {uuid} at {}", g.index, g.model, g.pci), injection.why)
     };
     section(out, "gpus", injection.gpus.iter().map(gpu));
-    line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
+    line(out, "driver", driver, &format!("{}; for {}", injection.driver_why, injection.capabilities));
     for decision in &injection.decisions {
         let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
     }
-    section(out, "devices", injection.devices.iter().map(|d| (d.path.clone(), d.why)));
     let bind = |b: &crate::gpu::Bind| format!("{} = {}", b.target.display(), b.source.display());
     section(out, "driver files", injection.binds.iter().map(|b| (bind(b), b.why)));
     let link = |l: &crate::gpu::Link| (format!("{} -> {}", l.path, l.to), "a name it is asked for by");
