@@ -14,6 +14,7 @@ mod images;
 mod images_config;
 mod images_refused;
 mod injection;
+mod injection_hostile;
 mod injection_real;
 mod launch;
 mod login;

@@ -10,6 +10,10 @@ use std::os::unix::fs::FileExt;
 const MAX_PART: u64 = 4 << 20;
 /// More sections than any library has.
 const MAX_SECTIONS: u16 = 1024;
+/// More records of versions than any library has.
+const MAX_RECORDS: usize = 4096;
+/// More than any name in a library that is read here.
+const MAX_NAME: usize = 256;
 
 const SHT_DYNAMIC: u32 = 6;
 const SHT_NOTE: u32 = 7;
@@ -131,12 +135,13 @@ impl Section {
     }
 }
 
-/// The offsets of a chain of records, each with the distance to the next at `next`; always forward, so it ends.
+/// The offsets of a chain of records, each with the distance to the next at `next`; always forward, and not for long.
 fn chain(bytes: &[u8], first: usize, next: usize) -> impl Iterator<Item = usize> + '_ {
     std::iter::successors((first < bytes.len()).then_some(first), move |&at| {
         let step = int(bytes, at.checked_add(next)?)? as usize;
         at.checked_add(step).filter(|_| step > 0).filter(|at| *at < bytes.len())
     })
+    .take(MAX_RECORDS)
 }
 
 fn part(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
@@ -163,7 +168,7 @@ fn word(bytes: &[u8], at: usize, wide: bool) -> Option<u64> {
 
 fn text(strings: &[u8], at: u64) -> Option<String> {
     let from = strings.get(usize::try_from(at).ok()?..)?;
-    let end = from.iter().position(|b| *b == 0)?;
+    let end = from.iter().take(MAX_NAME).position(|b| *b == 0)?;
     String::from_utf8(from[..end].to_vec()).ok()
 }
 
@@ -200,6 +205,33 @@ mod tests {
         assert_eq!(elf.compat_note(), None);
         let program = File::open(std::env::current_exe().unwrap()).unwrap();
         assert!(Elf::read(&program).unwrap().needs_glibc().unwrap() >= (2, 2));
+    }
+
+    /// A library of an image is as long as it likes, and each of its records may name a string without an end.
+    #[test]
+    fn long_chains_of_long_names_are_soon_given_up() {
+        let mut content = vec![0; 3 << 20];
+        for record in content.chunks_exact_mut(24) {
+            record[12..16].copy_from_slice(&20_u32.to_le_bytes()); // vd_aux
+            record[16..20].copy_from_slice(&24_u32.to_le_bytes()); // vd_next
+        }
+        let strings = vec![b'x'; 3 << 20];
+        let mut bytes = libc()[..64].to_vec();
+        bytes[40..48].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[60..62].copy_from_slice(&2_u16.to_le_bytes());
+        let at = 64 + 2 * 64;
+        for (kind, offset, size) in [(SHT_GNU_VERDEF, at, content.len()), (3, at + content.len(), strings.len())] {
+            let mut header = vec![0; 64];
+            header[4..8].copy_from_slice(&kind.to_le_bytes());
+            header[24..32].copy_from_slice(&(offset as u64).to_le_bytes());
+            header[32..40].copy_from_slice(&(size as u64).to_le_bytes());
+            header[40..44].copy_from_slice(&1_u32.to_le_bytes());
+            bytes.extend(header);
+        }
+        let file = file(&[bytes, content, strings].concat());
+        let start = std::time::Instant::now();
+        assert_eq!(Elf::read(&file).unwrap().is_glibc(), None);
+        assert!(start.elapsed().as_secs() < 10, "it would take minutes");
     }
 
     fn facts(bytes: &[u8]) {
