@@ -188,7 +188,7 @@ fn nvidias_own_program_finds_nvidias_own_library() {
                 driver.join(if layout.is_empty() { "usr/lib/nvidia/current" } else { "usr/bin" }).join("nvidia-smi");
             let smi = format!("{}:/usr/bin/nvidia-smi", text(&smi));
             assert_eq!(case.sh(&["-v", &smi], script).stdout, "it said 12.\n", "{driver:?}");
-            let options = ["--gpus", "all", "--driver-root", text(&driver)];
+            let options = ["--gpus", "all", "--gpu-caps", "all", "--driver-root", text(&driver)];
             let mut terminal = Pty::open();
             let command = enter_with(&machine, &case, "/dev/tty", &options, &["sh", "-c", script]);
             let mut child = terminal.command(&command).spawn().unwrap();

@@ -98,6 +98,7 @@ const OWN_VERSION: &[&str] = &[
     "nvidia-egl-wayland2",
     "nvidia-egl-xcb",
     "nvidia-egl-xlib",
+    "nvidia-api",
 ];
 
 /// A set of capabilities.

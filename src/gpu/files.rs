@@ -3,6 +3,7 @@
 //! In: a [`DriverRoot`] and the version of the loaded module. Out: [`DriverFiles`], or what is missing with its package.
 //! Files of another version are never taken: CUDA and NVML refuse to talk to a module that is not exactly theirs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -196,6 +197,15 @@ fn libraries(
             );
         }
     }
+    newest(found)
+}
+
+/// By name, and of those that programs ask for by one name the newest: a library with a version of its own may be there in
+/// several, and is there by the link of its SONAME.
+fn newest(mut found: Vec<Library>) -> Vec<Library> {
+    found.sort_by(|a, b| ldcache::compare(b.name.as_bytes(), a.name.as_bytes()));
+    let mut known = BTreeSet::new();
+    found.retain(|library| known.insert(library.soname.clone()));
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }

@@ -152,7 +152,7 @@ pub fn merge(image: &Cache, ours: &[Entry]) -> Cache {
 }
 
 /// `_dl_cache_libcmp` (elf/dl-cache.c): runs of digits count by their value.
-fn compare(a: &[u8], b: &[u8]) -> Ordering {
+pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
         match (a.first(), b.first()) {
