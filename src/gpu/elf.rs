@@ -3,8 +3,10 @@
 //! In: an open file, of the host's driver or of an image, so every offset is checked and every read bounded. Out:
 //! [`Elf`]. Little-endian files only: the driver exists for no other machine.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 /// The largest part of a file that is read at once. libcuda's string table, the largest by far, has about 100 kB.
 const MAX_PART: u64 = 4 << 20;
@@ -35,6 +37,8 @@ pub struct Elf<'a> {
     pub wide: bool,
     sections: Vec<Section>,
     names: Option<Section>,
+    /// The string table that was read last, and where it is: all that is asked for is in one.
+    strings: RefCell<Option<(u64, Rc<[u8]>)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -64,7 +68,13 @@ impl<'a> Elf<'a> {
         let bytes = part(file, table, entry_size * u64::from(count))?;
         let entries = bytes.chunks_exact(usize::try_from(entry_size).ok().filter(|s| *s > 0)?);
         let sections: Vec<_> = entries.map(|e| Section::parse(e, wide)).collect::<Option<_>>()?;
-        Some(Self { file, wide, names: sections.get(usize::from(half(&header, names)?)).copied(), sections })
+        Some(Self {
+            file,
+            wide,
+            names: sections.get(usize::from(half(&header, names)?)).copied(),
+            sections,
+            strings: RefCell::default(),
+        })
     }
 
     /// `DT_SONAME`.
@@ -116,9 +126,14 @@ impl<'a> Elf<'a> {
         self.sections.iter().find(|s| s.kind == kind)
     }
 
-    fn with_strings(&self, section: &Section) -> Option<(Vec<u8>, Vec<u8>)> {
-        let strings = self.sections.get(section.link as usize)?;
-        Some((part(self.file, section.offset, section.size)?, part(self.file, strings.offset, strings.size)?))
+    fn with_strings(&self, section: &Section) -> Option<(Vec<u8>, Rc<[u8]>)> {
+        let content = part(self.file, section.offset, section.size)?;
+        let table = self.sections.get(section.link as usize)?;
+        let mut last = self.strings.borrow_mut();
+        if last.as_ref().is_none_or(|(at, _)| *at != table.offset) {
+            *last = Some((table.offset, part(self.file, table.offset, table.size)?.into()));
+        }
+        last.as_ref().map(|(_, strings)| (content, Rc::clone(strings)))
     }
 }
 

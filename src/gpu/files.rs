@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::classify::{self, Capabilities, Capability};
@@ -13,6 +14,7 @@ use super::inventory::Version;
 use super::ldcache::{self, Cache};
 use super::root::DriverRoot;
 use crate::error::{Error, Result};
+use crate::inroot;
 
 /// Where libraries are, in addition to what `ld.so.cache` says, 64-bit ones and 32-bit ones alike: the file tells.
 /// Debian's alternatives split one driver over the first two of each architecture.
@@ -167,11 +169,14 @@ fn directories(root: &DriverRoot, fixed: &[&str]) -> Vec<Directory> {
     let cache = cache.unwrap_or_default();
     let cached = ["libcuda.so.1", "libnvidia-ml.so.1"].iter().flat_map(|name| cache.find(name));
     let parents = cached.filter_map(|path| Some(Path::new(std::str::from_utf8(path).ok()?).parent()?.to_owned()));
-    let mut found: Vec<Directory> = Vec::new();
+    let (mut found, mut seen) = (Vec::<Directory>::new(), BTreeSet::new());
     for path in parents.chain(fixed.iter().map(PathBuf::from)) {
-        let Some((real, names)) = root.directory(&path) else { continue };
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let Some((dir, real)) = root.directory(&path) else { continue };
         if found.iter().all(|(_, known, _)| *known != real) {
-            found.push((path, real, names));
+            found.push((path, real, inroot::list(dir.as_fd())));
         }
     }
     found
@@ -192,9 +197,8 @@ fn libraries(
             if found.iter().any(|known| known.name == *name) {
                 continue;
             }
-            found.extend(
-                root.real(&path.join(name)).and_then(|real| read(name, real, capability)).filter(|l| l.wide == wide),
-            );
+            let library = root.open(&path.join(name)).and_then(|(file, real)| read(name, &file, real, capability));
+            found.extend(library.filter(|l| l.wide == wide));
         }
     }
     newest(found)
@@ -211,9 +215,8 @@ fn newest(mut found: Vec<Library>) -> Vec<Library> {
 }
 
 /// What the file itself says; one that is no library is none.
-fn read(name: &str, real: PathBuf, capability: Capability) -> Option<Library> {
-    let file = File::open(&real).ok()?;
-    let elf = Elf::read(&file)?;
+fn read(name: &str, file: &File, real: PathBuf, capability: Capability) -> Option<Library> {
+    let elf = Elf::read(file)?;
     let soname = elf.soname().unwrap_or_else(|| name.to_owned());
     Some(Library { name: name.into(), soname, wide: elf.wide, capability, glibc: elf.needs_glibc(), real })
 }

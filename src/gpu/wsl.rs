@@ -5,6 +5,7 @@
 //! the libraries load the rest of the driver from the store by the path that `libdxcore.so` tells them (driver-wsl.go of
 //! nvidia-container-toolkit).
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::devices::Device;
@@ -13,6 +14,7 @@ use super::root::{DriverRoot, why_not};
 use super::select::Gpus;
 use super::{Bind, Injection, Inputs, loader};
 use crate::error::{Error, Result};
+use crate::inroot;
 
 const DEVICE: &str = "/dev/dxg";
 /// The libraries that programs load.
@@ -33,7 +35,7 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
     if let Some(errno) = root.node(DEVICE).and_then(|node| node.error) {
         return Err(Error::new(format!("`{DEVICE}` cannot be opened: {}", why_not(errno))));
     }
-    let names = root.directory(Path::new(LIBRARIES)).map(|(_, names)| names).unwrap_or_default();
+    let names = names(root, LIBRARIES);
     let mut made = Injection {
         driver: Some("WSL2".into()),
         driver_why: "Windows', which says no version here",
@@ -62,10 +64,13 @@ fn all_or_none(asked: &Gpus) -> Result<()> {
     }
 }
 
+fn names(root: &DriverRoot, path: &str) -> Vec<String> {
+    root.directory(Path::new(path)).map(|(dir, _)| inroot::list(dir.as_fd())).unwrap_or_default()
+}
+
 /// Both directories as they are, and nvidia-smi where programs are looked for.
 fn binds(root: &DriverRoot) -> Vec<Bind> {
-    let stores = root.directory(Path::new(STORE)).map(|(_, names)| names).unwrap_or_default();
-    let mut stores: Vec<_> = stores.iter().map(|name| Path::new(STORE).join(name)).collect();
+    let mut stores: Vec<_> = names(root, STORE).iter().map(|name| Path::new(STORE).join(name)).collect();
     stores.retain(|store| root.real(&store.join("libcuda.so.1.1")).is_some());
     stores.sort();
     let mut dirs = stores.iter().map(PathBuf::as_path).chain([Path::new(LIBRARIES)]);
