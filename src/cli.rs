@@ -47,6 +47,10 @@ pub enum Verb {
     Login(LoginArgs),
     /// Forget what is kept for a registry
     Logout(LogoutArgs),
+    /// Run another command in the container of a run
+    Exec(ExecArgs),
+    /// List your runs on this machine
+    Ps(PsArgs),
     /// Print what `run` would do and why, and start nothing
     Explain(ExplainArgs),
     /// Print the OCI runtime spec of what `run` would do, and start nothing
@@ -69,6 +73,12 @@ pub enum Verb {
     /// The program of `builtin:hello`
     #[command(hide = true)]
     BuiltinHello,
+    /// What asks NVML, in a process of its own
+    #[command(hide = true)]
+    BuiltinNvml {
+        /// Absolute path of the library
+        library: PathBuf,
+    },
 }
 
 /// Where images are and how they come.
@@ -86,6 +96,17 @@ pub struct StoreArgs {
     /// Print nothing but errors
     #[arg(short, long, env = "GPURUN_QUIET")]
     pub quiet: bool,
+}
+
+/// How an image is fetched.
+#[derive(Args, Clone, Debug)]
+pub struct FetchArgs {
+    /// Refuse an image of which more than this is to be unpacked, as 20g
+    #[arg(long, env = "GPURUN_MAX_UNPACKED", default_value = "256g", value_name = "SIZE", help_heading = "Images")]
+    pub max_unpacked: String,
+    /// Print where the time went, phase by phase, to standard error
+    #[arg(long, env = "GPURUN_TIMINGS")]
+    pub timings: bool,
 }
 
 /// When to ask the registry.
@@ -145,7 +166,10 @@ pub struct RunArgs {
     /// When to ask the registry
     #[arg(long, env = "GPURUN_PULL", default_value = "missing", value_name = "WHEN", help_heading = "Images")]
     pub pull: Pull,
-    /// GPUs to inject: all, a count, device=0,1, device=GPU-…, none, or auto (all if there is a driver)
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fetch: FetchArgs,
+    /// GPUs to inject: all, a count, device=0,1, device=GPU-…, device=MIG-…, device=0:1, none, or auto (all if there is a driver)
     #[arg(long, env = "GPURUN_GPUS", value_name = "SPEC", help_heading = "GPUs")]
     pub gpus: Option<String>,
     /// What of the driver to inject: compute, utility, video, graphics, display, ngx, compat32, all
@@ -163,6 +187,12 @@ pub struct RunArgs {
     /// Run even if the driver is not what the image requires
     #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs")]
     pub no_require: bool,
+    /// Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas
+    #[arg(long, env = "GPURUN_DEVICE", value_name = "DEVICE", help_heading = "GPUs")]
+    pub device: Vec<String>,
+    /// Directory of CDI specs, instead of /etc/cdi and /var/run/cdi; of several the last counts most
+    #[arg(long, env = "GPURUN_CDI_SPEC_DIR", value_name = "DIR", value_delimiter = ':', help_heading = "GPUs")]
+    pub cdi_spec_dir: Vec<PathBuf>,
     /// Bind a host path: SRC[:DST][:OPTIONS], several separated by commas
     #[arg(short, long, env = "GPURUN_VOLUME", value_name = "SRC:DST[:ro]")]
     pub volume: Vec<OsString>,
@@ -190,6 +220,12 @@ pub struct RunArgs {
     /// Appear as root inside (the default is the caller's own uid and gid)
     #[arg(long, env = "GPURUN_ROOT")]
     pub root: bool,
+    /// Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes
+    #[arg(long, env = "GPURUN_FAKEROOT", conflicts_with = "user")]
+    pub fakeroot: bool,
+    /// Refuse system calls: default (Docker's profile), none, or a profile of Docker's format
+    #[arg(long, env = "GPURUN_SECCOMP", default_value = "none", value_name = "PROFILE")]
+    pub seccomp: OsString,
     /// Bind the current directory at the same path and start there
     #[arg(long, env = "GPURUN_HERE", conflicts_with = "workdir")]
     pub here: bool,
@@ -205,6 +241,9 @@ pub struct RunArgs {
     /// Make the root file system read-only
     #[arg(long, env = "GPURUN_READ_ONLY")]
     pub read_only: bool,
+    /// Keep what the workload writes in this directory, for later runs
+    #[arg(long, env = "GPURUN_OVERLAY", conflicts_with = "read_only", value_name = "DIR")]
+    pub overlay: Option<PathBuf>,
     /// Host name inside
     #[arg(long, env = "GPURUN_HOSTNAME", value_name = "NAME")]
     pub hostname: Option<String>,
@@ -249,6 +288,37 @@ pub struct RunArgs {
     pub command: Vec<OsString>,
 }
 
+/// Arguments of `exec`.
+#[derive(Args, Clone, Debug)]
+pub struct ExecArgs {
+    /// Set a variable: K=V, or take it from the host: K, 'GLOB_*'
+    #[arg(short, long, value_name = "K[=V]")]
+    pub env: Vec<OsString>,
+    /// Start in this directory (the default is the workload's)
+    #[arg(short, long, value_name = "DIR")]
+    pub workdir: Option<PathBuf>,
+    /// Accepted as Docker has it: a terminal is used when stdin and stdout are one
+    #[arg(short, long, hide = true)]
+    pub tty: bool,
+    /// Accepted as Docker has it: stdin is always passed
+    #[arg(short, long, hide = true)]
+    pub interactive: bool,
+    /// The run: its name, the PID of any of its processes, or its Slurm step as JOB.STEP
+    #[arg(value_name = "TARGET")]
+    pub target: String,
+    /// Command and its arguments
+    #[arg(value_name = "COMMAND", required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<OsString>,
+}
+
+/// Arguments of `ps`.
+#[derive(Args, Clone, Debug)]
+pub struct PsArgs {
+    /// Print the facts as JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What `cdi` can do.
 #[derive(Debug, Subcommand)]
 pub enum CdiVerb {
@@ -284,9 +354,9 @@ pub struct PullArgs {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub store: StoreArgs,
-    /// Refuse an image that unpacks to more than this many bytes, as 20g
-    #[arg(long, env = "GPURUN_MAX_UNPACKED", value_name = "SIZE")]
-    pub max_unpacked: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub fetch: FetchArgs,
     /// Print the facts as JSON
     #[arg(long)]
     pub json: bool,

@@ -26,6 +26,10 @@ const MASKED: &[&str] = &[
     "/proc/kallsyms",
 ];
 
+/// The steps that have a name (slurm.h, `SLURM_BATCH_SCRIPT` and the like).
+const SLURM_STEPS: &[(&str, &str)] =
+    &[("4294967291", "batch"), ("4294967292", "extern"), ("4294967290", "interactive")];
+
 /// The caller and the machine, as plan needs to know them.
 #[derive(Clone, Debug)]
 pub struct Host {
@@ -33,6 +37,8 @@ pub struct Host {
     pub uid: u32,
     /// Effective group id.
     pub gid: u32,
+    /// All groups of the caller.
+    pub groups: Vec<u32>,
     /// Login name: from /etc/passwd, else `$USER`, else the number.
     pub user: OsString,
     /// Home directory, if known.
@@ -51,6 +57,10 @@ pub struct Host {
     pub has_hosts: bool,
     /// How many bytes the caller may lock in memory; `None` if there is no limit.
     pub lockable: Option<u64>,
+    /// Whether no PID namespace may be made (`user.max_pid_namespaces`).
+    pub no_pid_namespaces: bool,
+    /// The kernel's major and minor version.
+    pub kernel: (u32, u32),
     /// Whether something covers a part of /proc: then the kernel refuses new ones (`mount_too_revealing`).
     pub proc_masked: bool,
 }
@@ -66,6 +76,7 @@ impl Host {
         Self {
             uid,
             gid: nix::unistd::getegid().as_raw(),
+            groups: nix::unistd::getgroups().unwrap_or_default().into_iter().map(nix::unistd::Gid::as_raw).collect(),
             user: user.unwrap_or_else(|| uid.to_string().into()),
             home: env("HOME").map(PathBuf::from).or_else(|| entry.map(|e| e.1)).filter(|h| h.is_absolute()),
             cwd: std::env::current_dir().ok(),
@@ -75,6 +86,8 @@ impl Host {
             has_resolv_conf: Path::new("/etc/resolv.conf").is_file(),
             has_hosts: Path::new("/etc/hosts").is_file(),
             lockable: lockable(),
+            no_pid_namespaces: no_pid_namespaces(),
+            kernel: kernel(),
             proc_masked: proc_masked(),
         }
     }
@@ -85,6 +98,7 @@ impl Host {
         Self {
             uid: 1000,
             gid: 1001,
+            groups: vec![1001],
             user: "me".into(),
             home: Some("/home/me".into()),
             cwd: Some("/work".into()),
@@ -94,7 +108,26 @@ impl Host {
             has_resolv_conf: true,
             has_hosts: true,
             lockable: None,
+            no_pid_namespaces: false,
+            kernel: (6, 1),
             proc_masked: false,
+        }
+    }
+
+    /// The Slurm step the caller is in, as `squeue --steps` shows it.
+    pub fn slurm_step(&self) -> Option<String> {
+        let text = |name: &str| self.var(name)?.to_str();
+        let (job, step) = (text("SLURM_JOB_ID")?, text("SLURM_STEP_ID").unwrap_or("batch"));
+        let name = SLURM_STEPS.iter().find(|(number, _)| *number == step).map_or(step, |(_, name)| name);
+        Some(format!("{job}.{name}"))
+    }
+
+    /// What makes a PID namespace with a /proc of its own impossible here.
+    pub fn no_proc_of_its_own(&self) -> Option<&'static str> {
+        match (self.no_pid_namespaces, self.proc_masked) {
+            (true, _) => Some("`user.max_pid_namespaces` is 0 here"),
+            (_, true) => Some("/proc is masked here"),
+            _ => None,
         }
     }
 
@@ -118,6 +151,22 @@ fn proc_masked() -> bool {
     covered || read_only("/proc/sys")
 }
 
+fn no_pid_namespaces() -> bool {
+    std::fs::read_to_string("/proc/sys/user/max_pid_namespaces").is_ok_and(|max| max.trim() == "0")
+}
+
+/// What uname(2) says; 0.0 if it says nothing that is a version.
+fn kernel() -> (u32, u32) {
+    let release = nix::sys::utsname::uname().map(|name| name.release().to_string_lossy().into_owned());
+    version(&release.unwrap_or_default()).unwrap_or_default()
+}
+
+/// `6.1.0-13-amd64` is version 6.1.
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Name and home of `uid` in a passwd file.
 fn passwd_entry(passwd: &[u8], uid: u32) -> Option<(OsString, PathBuf)> {
     passwd.split(|&b| b == b'\n').find_map(|line| {
@@ -130,6 +179,27 @@ fn passwd_entry(passwd: &[u8], uid: u32) -> Option<(OsString, PathBuf)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slurm_step_has_a_name_or_a_number() {
+        for (job, step, want) in [
+            (None, None, None),
+            (Some("7"), None, Some("7.batch")),
+            (Some("7"), Some("0"), Some("7.0")),
+            (Some("7"), Some("4294967290"), Some("7.interactive")),
+        ] {
+            let pair = |name: &str, value: Option<&str>| value.map(|v| (name.into(), v.into()));
+            let env = [pair("SLURM_JOB_ID", job), pair("SLURM_STEP_ID", step)].into_iter().flatten().collect();
+            assert_eq!(Host { env, ..Host::example() }.slurm_step().as_deref(), want);
+        }
+    }
+
+    #[test]
+    fn kernels_have_versions() {
+        for (release, want) in [("6.18.44-fc", Some((6, 18))), ("5.14.0-427.el9", Some((5, 14))), ("x", None)] {
+            assert_eq!(version(release), want, "{release}");
+        }
+    }
 
     #[test]
     fn the_callers_line_is_found_by_its_number() {

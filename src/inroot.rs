@@ -136,11 +136,18 @@ impl Root {
         File::from(fd).write_all(content).context(what)
     }
 
-    /// Makes a link, in a directory that gpurun has filled itself.
-    pub fn make_link(&self, path: &Path, to: &Path) -> Result<()> {
+    /// Makes a link, in the place of what there may be already, which is a directory in no case.
+    pub fn put_link(&self, path: &Path, to: &str) -> Result<()> {
         let what = || format!("make the link `{}` in the container", path.display());
-        let parent = self.make_dir(path.parent().unwrap_or(Path::new("/")))?;
-        symlinkat(to, &parent, path.file_name().context(what)?).context(what)
+        let parent = self.make_dir(path.parent().context(what)?)?;
+        let name = path.file_name().context(what)?;
+        match symlinkat(to, &parent, name) {
+            Err(Errno::EEXIST) => {
+                unlinkat(&parent, name, UnlinkatFlags::NoRemoveDir).and_then(|()| symlinkat(to, &parent, name))
+            }
+            done => done,
+        }
+        .context(what)
     }
 
     /// Whether there is a symbolic link at `path` itself.
@@ -174,6 +181,12 @@ impl Root {
         let path = if path.as_os_str().is_empty() { Path::new("/") } else { path };
         let mut tries = (0..MAX_TRIES).map(|_| openat2(&self.0, path, how));
         tries.find(|result| !matches!(result, Err(Errno::EAGAIN))).unwrap_or(Err(Errno::EAGAIN))
+    }
+}
+
+impl From<Root> for OwnedFd {
+    fn from(root: Root) -> Self {
+        root.0
     }
 }
 

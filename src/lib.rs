@@ -3,18 +3,20 @@
 //! ```text
 //! argv ─cli→ Request ─reference→ ImageRef ─registry|archive→ Image{digest, config, layers} ─store→ Rootfs
 //! DriverRoot ─gpu→ Inventory ─select(Request, host env, device access)→ Injection
-//! Request + Image.config + Rootfs + Injection + Host facts ─plan→ Plan ─launch→ ExitStatus
+//! Request ─cdi(specs)→ Devices, which complete the Injection
+//! Request + Image.config + Rootfs + Injection + Devices + Host facts ─plan→ Plan ─launch→ ExitStatus
 //! ```
 //!
 //! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`request`], [`reference`].
 //! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
 //! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
-//! [`host`] and [`image`]. What is done: [`launch`]. Everything that an image names is found by [`inroot`], or in memory
-//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
+//! [`host`] and [`image`]. What is done: [`launch`]; what is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory
+//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
 //! unsafe code.
 
 pub mod archive;
 pub mod builtin;
+pub mod cdi;
 pub mod cli;
 pub mod cmd;
 pub mod error;
@@ -33,6 +35,9 @@ pub mod pull;
 pub mod reference;
 pub mod registry;
 pub mod request;
+pub mod runs;
+pub mod seccomp;
 pub mod source;
 pub mod store;
 pub mod sys;
+pub mod timings;

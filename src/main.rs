@@ -1,14 +1,28 @@
 //! The `gpurun` program: looks at its descriptors before anything else is open, then hands over to the verbs.
+//!
+//! C's `main` and not Rust's, whose start-up reads and parses /proc/self/maps to guard the main thread's stack: more than
+//! half of what a start's own code takes.
 
-use std::process::ExitCode;
+#![no_main]
+#![allow(unsafe_code)]
 
-fn main() -> ExitCode {
-    let status = gpurun::launch::fds::inherit().and_then(gpurun::cmd::dispatch);
-    match status {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            gpurun::output::error(&error);
-            ExitCode::from(error.exit_status())
-        }
-    }
+use std::ffi::{c_char, c_int};
+
+use gpurun::error::{Context, Result};
+use gpurun::{cmd, launch, output, sys};
+
+// SAFETY: the one `main`, of the type that the C library calls. glibc gives `std::env::args_os` the arguments by itself.
+#[unsafe(no_mangle)]
+extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
+    let status = start().unwrap_or_else(|error| {
+        output::error(&error);
+        error.exit_status()
+    });
+    status.into()
+}
+
+fn start() -> Result<u8> {
+    sys::ignore_sigpipe(true).context(|| "ignore SIGPIPE")?;
+    let inherited = launch::fds::inherit()?;
+    cmd::dispatch(inherited)
 }

@@ -30,6 +30,11 @@ pub fn notice(quiet: bool, line: &str) {
     }
 }
 
+/// Prints a table that was asked for beside the facts, to stderr.
+pub fn table(text: &str) {
+    to_stderr(text);
+}
+
 /// Ends a line that was drawn on stderr.
 pub fn end_line() {
     to_stderr("\n");

@@ -3,9 +3,10 @@
 //! In: a reference, the store, and when to ask the registry. Out: the record of an image whose rootfs is there. Runs
 //! before the launch; its threads are joined when it returns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::SystemTime;
@@ -17,11 +18,12 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::layer::change::Index;
 use crate::layer::tree::Tree;
-use crate::layer::unpack::{self, Unpacked, Watch};
-use crate::progress::Progress;
+use crate::layer::unpack::{self, Job, Unpacked};
+use crate::progress::{self, Progress};
 use crate::reference::ImageRef;
-use crate::source::Source;
-use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Store, since_1970};
+use crate::source::{Far, Source};
+use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Resumed, Store, since_1970};
+use crate::timings::Timings;
 
 /// Layers that are unpacked at once. Each has four threads, of which inflating is the slowest.
 const AT_ONCE: usize = 4;
@@ -32,10 +34,12 @@ pub struct Options {
     pub when: Pull,
     /// What it must be built for.
     pub platform: Platform,
-    /// The most bytes that its layers may unpack to, each.
+    /// The most bytes that those of its layers that are fetched may unpack to.
     pub max_unpacked: u64,
     /// Where it is shown.
     pub progress: Arc<Progress>,
+    /// Where the time goes.
+    pub timings: Arc<Timings>,
 }
 
 /// An image in the store.
@@ -80,7 +84,7 @@ fn hint_at_disk(error: Error) -> Error {
 }
 
 fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) -> Result<Obtained> {
-    let image = source.image(&options.platform)?;
+    let image = options.timings.measure("resolve", || source.image(&options.platform))?;
     let name = NameRecord {
         reference: reference.into(),
         platform: options.platform.to_string(),
@@ -93,6 +97,11 @@ fn pull(reference: &str, store: &Store, options: &Options, source: &dyn Source) 
         return Ok(obtained);
     }
     let pulling = store.begin_pull()?;
+    if pulling.is_for_this_machine_alone() {
+        options
+            .progress
+            .notice("the store's file system has no locks: remove images only while no other machine uses the store");
+    }
     if let Some(record) = store.image(&image.digest)? {
         store.set_name(&name)?;
         return Ok(Obtained { name, record, pulled: false });
@@ -124,21 +133,45 @@ struct Whole {
     published: bool,
 }
 
+/// A layer that this thread makes.
+struct Step<'a> {
+    layer: &'a Layer,
+    making: &'a Making,
+    job: &'a Job<'a>,
+    bar: progress::Layer,
+}
+
+impl Step<'_> {
+    fn unpack(&self, blob: impl Read + Send) -> Result<Unpacked> {
+        unpack::unpack(self.layer, blob, &self.making.stage()?, self.job, &|bytes| self.bar.fetched(bytes))
+    }
+}
+
 impl Puller<'_> {
     fn make(&self, image: &Image, name: &NameRecord) -> Result<ImageRecord> {
-        self.store.check_room(self.to_fetch(image))?;
-        let layers = self.layers(image)?;
+        self.store.check_room(self.to_fetch(image), image.layers.len())?;
+        let layers = self.layers(image).inspect_err(|error| self.make_room(image, error))?;
         let unpacked = |layer: &Digest| layers.get(layer).map_or(0, |whole| whole.index.bytes);
         let record = ImageRecord::of(image, unpacked)?;
-        let rootfs = self.rootfs(image, layers)?;
-        self.store.publish(rootfs, &record, name)?;
+        let timings = &self.options.timings;
+        let rootfs = timings.measure("merge", || self.rootfs(image, layers))?;
+        timings.measure("sync", || self.store.sync())?;
+        timings.measure("publish", || self.store.publish(rootfs, &record, name))?;
         Ok(record)
     }
 
     /// Bytes of the blobs that are not there, as far as their source says. Their files are hardly ever smaller.
     fn to_fetch(&self, image: &Image) -> u64 {
         let missing = image.layers.iter().filter(|l| !self.store.layer_path(&l.diff_id).exists());
-        missing.map(|layer| layer.size.unwrap_or_default()).sum()
+        missing.map(|layer| layer.size.unwrap_or_default().saturating_sub(self.store.kept_size(&layer.name()))).sum()
+    }
+
+    /// On a full disk nothing is kept for later.
+    fn make_room(&self, image: &Image, error: &Error) {
+        if matches!(error.errno(), Some(libc::ENOSPC | libc::EDQUOT)) {
+            let forgotten = image.layers.iter().try_for_each(|layer| self.store.forget(&layer.name()));
+            drop(forgotten); // what remains goes with the next removal
+        }
     }
 
     /// Every layer of the image, by its diff id; those that are not there are unpacked, the largest first.
@@ -146,23 +179,36 @@ impl Puller<'_> {
         let distinct: HashMap<_, _> = image.layers.iter().map(|l| (l.diff_id, l)).collect();
         let mut waiting: Vec<_> = distinct.into_values().collect();
         waiting.sort_by_key(|l| l.size);
-        let (threads, umask) = (AT_ONCE.min(waiting.len()), umask());
-        let (waiting, done, stop) = (Mutex::new(waiting), Mutex::new(Vec::new()), AtomicBool::new(false));
+        let (threads, job) = (AT_ONCE.min(waiting.len()), self.job());
+        let (waiting, done) = (Mutex::new(waiting), Mutex::new(Vec::new()));
         let work = || {
             while let Some(layer) = pop(&waiting) {
-                let whole = self.layer(layer, umask, &stop).context(|| format!("layer {}", layer.name()));
+                let whole = self.layer(layer, &job).context(|| format!("layer {}", layer.name()));
                 let failed = whole.is_err();
                 push(&done, whole.map(|whole| (layer.diff_id, whole)));
                 // After the push: the others give up because of it, so their errors come later.
-                stop.fetch_or(failed, Ordering::Relaxed);
+                job.stop.fetch_or(failed, Ordering::Relaxed);
             }
         };
         thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
         done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
 
-    fn layer(&self, layer: &Layer, umask: u32, stop: &AtomicBool) -> Result<Whole> {
-        if stop.load(Ordering::Relaxed) {
+    /// The umask can only be read by setting it, and so before any thread is started.
+    fn job(&self) -> Job<'_> {
+        let umask = nix::sys::stat::umask(Mode::empty());
+        nix::sys::stat::umask(umask);
+        Job {
+            max_unpacked: self.options.max_unpacked,
+            unpacked: AtomicU64::new(0),
+            umask: umask.bits(),
+            stop: AtomicBool::new(false),
+            timings: &self.options.timings,
+        }
+    }
+
+    fn layer(&self, layer: &Layer, job: &Job) -> Result<Whole> {
+        if job.stop.load(Ordering::Relaxed) {
             return Err(Error::new("another layer failed"));
         }
         let path = self.store.layer_path(&layer.diff_id);
@@ -175,24 +221,50 @@ impl Puller<'_> {
             return whole(&path, true);
         }
         if !making.is_whole() {
-            self.unpack(layer, &making, umask, stop)?;
+            self.make_whole(layer, &making, job)?;
         }
         // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
         // publishes it. The descriptor goes with it.
         whole(making.path(), false)
     }
 
-    /// Fetches and unpacks a layer. The index is written last: with it the layer counts as whole.
-    fn unpack(&self, layer: &Layer, making: &Making, umask: u32, stop: &AtomicBool) -> Result<()> {
+    fn make_whole(&self, layer: &Layer, making: &Making, job: &Job) -> Result<()> {
         let bar = self.options.progress.layer(short(&layer.name()), layer.size);
-        let stage = making.path().join("files");
-        std::fs::create_dir(&stage).context(|| format!("mkdir `{}`", stage.display()))?;
-        let watch = Watch { fetched: &|bytes| bar.fetched(bytes), stop };
-        let options = unpack::Options { max_unpacked: self.options.max_unpacked, umask };
-        let unpacked = unpack::unpack(layer, self.source.blob(layer)?, &stage, &options, watch)?;
-        making.finish(&unpacked.index.to_bytes()?)?;
-        bar.done();
-        self.tell(layer, &unpacked);
+        let step = Step { layer, making, job, bar };
+        match (self.source.far(), layer.digest, layer.size) {
+            (Some(far), Some(digest), Some(size)) => self.fetch(far, digest, size, &step)?,
+            _ => self.finish(&step, &step.unpack(self.source.blob(layer)?)?)?,
+        }
+        step.bar.done();
+        Ok(())
+    }
+
+    /// Makes a layer of a blob from far. What an earlier pull kept of it is not fetched again, unless it proves to be
+    /// damaged. It stays when the source fails once more, and goes when the layer is whole, no good, or too large.
+    fn fetch(&self, far: &dyn Far, digest: Digest, size: u64, step: &Step) -> Result<()> {
+        let rest = |from| far.rest(step.layer, from);
+        let mut blob = Resumed::new(self.store.kept(&digest)?, size, &rest);
+        loop {
+            let failed = match step.unpack(&mut blob) {
+                Ok(unpacked) => return self.finish(step, &unpacked).and_then(|()| blob.discard()),
+                Err(error) => error,
+            };
+            if blob.was_cut() || step.job.stop.load(Ordering::Relaxed) {
+                return Err(failed);
+            }
+            if blob.had() == 0 || failed.errno().is_some() {
+                return blob.discard().and(Err(failed));
+            }
+            let layer = short(&digest);
+            self.options.progress.notice(&format!("{layer}: what was kept of it is damaged; it is fetched again"));
+            blob = blob.restarted();
+        }
+    }
+
+    /// The index is written last: with it the layer counts as whole.
+    fn finish(&self, step: &Step, unpacked: &Unpacked) -> Result<()> {
+        step.making.finish(&unpacked.index.to_bytes()?)?;
+        self.tell(step.layer, unpacked);
         Ok(())
     }
 
@@ -204,6 +276,16 @@ impl Puller<'_> {
                 .notice(&format!("{layer}: left out {} device nodes, which only root can make", unpacked.devices));
         }
         self.tell_lost(&layer, unpacked.lost_xattrs);
+    }
+
+    /// Images that cannot be looked into are of no help, and no harm.
+    fn tell_damaged(&self) -> Result<()> {
+        for (_, error) in self.store.damaged()? {
+            self.options
+                .progress
+                .notice(&format!("{error:#}; nothing is shared with it, `gpurun prune` takes it away"));
+        }
+        Ok(())
     }
 
     fn tell_lost(&self, whose: &str, xattrs: u64) {
@@ -228,14 +310,22 @@ impl Puller<'_> {
         let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
         let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
         let files: Vec<_> = ordered.iter().map(|l| &l.files).collect();
-        let lost = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
-        self.tell_lost("directories", lost);
+        let degraded = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
+        self.tell_lost("directories", degraded.lost_xattrs);
+        if degraded.copies > 0 {
+            let notice = format!("the store can give files no second name: {} are copies", degraded.copies);
+            self.options.progress.notice(&notice);
+        }
         Ok(Some(making))
     }
 
     /// The files of a layer that was published before may be in another image's rootfs.
     fn find_files(&self, layers: &mut HashMap<Digest, Whole>) -> Result<()> {
-        let published = layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+        let published: HashSet<_> =
+            layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+        if !published.is_empty() {
+            self.tell_damaged()?;
+        }
         for (diff_id, shown) in self.store.shown(&published)? {
             if let Some(layer) = layers.get_mut(&diff_id) {
                 layer.files.are_also(shown);
@@ -260,11 +350,4 @@ fn push<T>(list: &Mutex<Vec<T>>, item: T) {
 /// The start of a digest, enough to tell layers apart.
 fn short(digest: &Digest) -> String {
     digest.hex()[..12].to_owned()
-}
-
-/// The process's umask, which can only be read by setting it: before any thread is started.
-fn umask() -> u32 {
-    let mask = nix::sys::stat::umask(Mode::empty());
-    nix::sys::stat::umask(mask);
-    mask.bits()
 }

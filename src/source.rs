@@ -19,6 +19,17 @@ pub trait Source: Sync {
 
     /// The blob of one of its layers, from the start. Neither its size nor its digest has been looked at.
     fn blob(&self, layer: &Layer) -> Result<Box<dyn Read + Send>>;
+
+    /// The same source, if it is so far that what has come of a blob is worth keeping.
+    fn far(&self) -> Option<&dyn Far> {
+        None
+    }
+}
+
+/// A source that goes on with a blob where it was cut.
+pub trait Far: Sync {
+    /// The blob of a layer from byte `from` on, where there is one.
+    fn rest(&self, layer: &Layer, from: u64) -> Result<Box<dyn Read + Send>>;
 }
 
 /// Opens what a reference names. A registry is not asked anything yet; a layout or an archive is looked into.

@@ -6,6 +6,7 @@
 #![allow(unsafe_code)]
 
 pub mod cuda;
+pub mod nvml;
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -56,6 +57,9 @@ pub fn fork() -> Result<Fork> {
     }
 }
 
+/// No machine has smaller pages; where they are larger, the kernel refuses what does not begin with one.
+const PAGE: u64 = 4096;
+
 /// The stack of a [`spawn`]ed process, of which only what is used is ever made.
 const STACK: usize = 256 << 10;
 
@@ -72,14 +76,15 @@ pub fn spawn(mut become_other: impl FnMut() -> std::convert::Infallible) -> nix:
     unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }
 }
 
-/// Gives up all capabilities of this process, and the right to get one by an exec.
-pub fn drop_capabilities() -> nix::Result<()> {
+/// Gives up all capabilities of this process but one, and the right to get any other by an exec.
+pub fn drop_capabilities(kept: Option<caps::Capability>) -> nix::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     let prctl = |option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong| {
         // SAFETY: plain integers.
         Errno::result(unsafe { libc::prctl(option, first, second, 0, 0) })
     };
-    for capability in 0.. {
+    let kept = kept.map(|capability| capability.index());
+    for capability in (0..).filter(|number| kept.map(libc::c_ulong::from) != Some(*number)) {
         match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
             Ok(_) => {}
             Err(Errno::EINVAL) => break, // that was the last the kernel knows
@@ -87,9 +92,25 @@ pub fn drop_capabilities() -> nix::Result<()> {
         }
     }
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
-    let (header, none) = ([VERSION_3, 0], [0_u32; 6]);
+    let low = kept.map_or(0, |number| 1_u32 << number); // the only one ever kept has number 1
+    let (header, sets) = ([VERSION_3, 0], [low, low, 0, 0, 0, 0]);
     // SAFETY: a version 3 header of this process, and its two sets of effective, permitted and inheritable words.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), none.as_ptr()) }).map(drop)
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
+}
+
+/// Has the kernel decide this thread's system calls by a filter from now on (seccomp(2)). It must have no_new_privs.
+pub fn install_filter(filter: &crate::seccomp::Filter) -> nix::Result<()> {
+    use oci_spec::runtime::LinuxSeccompFilterFlag as Flag;
+    let flags = filter.rules.flags().iter().flatten().fold(0, |flags, flag| match flag {
+        Flag::SeccompFilterFlagLog => flags | libc::SECCOMP_FILTER_FLAG_LOG,
+        Flag::SeccompFilterFlagSpecAllow => flags | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+        Flag::SeccompFilterFlagTsync | Flag::SeccompFilterFlagWaitKillableRecv => flags, // one thread, and no listener
+    });
+    let len = u16::try_from(filter.program.len()).map_err(|_| Errno::EINVAL)?;
+    let program = libc::sock_fprog { len, filter: filter.program.as_ptr().cast_mut().cast() };
+    // SAFETY: seccompiler's instructions are laid out as the kernel's (`repr(C)`), which copies them; both outlive the call.
+    let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const program) };
+    Errno::result(ret).map(drop)
 }
 
 /// Fails if this process has more than one thread. `/proc/self/task` has two links and one for each thread.
@@ -176,8 +197,8 @@ pub fn kill(pid: nix::unistd::Pid, signal: i32) -> nix::Result<()> {
 pub enum Change {
     /// It ended, with this status or, by signal N, 128+N.
     Ended(i32),
-    /// It was stopped.
-    Stopped,
+    /// This signal stopped it.
+    Stopped(i32),
 }
 
 /// Waits for any child (waitpid(2)); `None` if `WNOHANG` is among the options and nothing has changed. nix's own knows
@@ -187,7 +208,7 @@ pub fn wait_any(options: i32) -> nix::Result<Option<(nix::unistd::Pid, Change)>>
     // SAFETY: the pointer is valid for the call.
     let pid = Errno::result(unsafe { libc::waitpid(-1, &raw mut status, options) })?;
     let change = match () {
-        () if libc::WIFSTOPPED(status) => Change::Stopped,
+        () if libc::WIFSTOPPED(status) => Change::Stopped(libc::WSTOPSIG(status)),
         () if libc::WIFSIGNALED(status) => Change::Ended(128 + libc::WTERMSIG(status)),
         () => Change::Ended(libc::WEXITSTATUS(status)),
     };
@@ -211,6 +232,16 @@ pub struct Signal {
     pub value: usize,
 }
 
+/// Whether a blocked signal waits to be taken (sigpending(2)).
+pub fn is_pending(signal: nix::sys::signal::Signal) -> nix::Result<bool> {
+    // SAFETY: sigset_t is plain data for which zeroes are valid, and sigpending fills it.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is valid for the call.
+    Errno::result(unsafe { libc::sigpending(&raw mut set) })?;
+    // SAFETY: the set was filled, and a `Signal` is a signal's number.
+    Ok(unsafe { libc::sigismember(&raw const set, signal as i32) } == 1)
+}
+
 /// Waits for one of `set`, all of which must be blocked (sigwaitinfo(2)).
 pub fn sigwait(set: &nix::sys::signal::SigSet) -> nix::Result<Signal> {
     // SAFETY: siginfo_t is plain data for which zeroes are valid.
@@ -222,11 +253,24 @@ pub fn sigwait(set: &nix::sys::signal::SigSet) -> nix::Result<Signal> {
     Ok(Signal { number, from_kernel: info.si_code == libc::SI_KERNEL, value })
 }
 
-/// SIGPIPE as every program expects to find it: Rust's start-up ignores it.
-pub fn default_sigpipe() -> nix::Result<()> {
+/// Whether writing where nobody reads is an error that we see, as Rust's library expects, or ends this process, as every
+/// other program does.
+pub fn ignore_sigpipe(ignore: bool) -> nix::Result<()> {
     use nix::sys::signal::{SigHandler, Signal, signal};
+    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
     // SAFETY: no handler is installed, so none can run in an unsafe context.
-    unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.map(drop)
+    unsafe { signal(Signal::SIGPIPE, handler) }.map(drop)
+}
+
+/// Opens /dev/null in place of each standard stream that the caller closed: another file would get its number.
+pub fn open_standard_streams() -> Result<()> {
+    for number in 0..3 {
+        if kind_of(number).is_err() {
+            // SAFETY: the name is a C string. Nobody owns the descriptor: it stays open to the end.
+            Errno::result(unsafe { libc::open(c"/dev/null".as_ptr(), libc::O_RDWR) }).context(|| "open `/dev/null`")?;
+        }
+    }
+    Ok(())
 }
 
 /// Rows, columns and pixels of a terminal.
@@ -253,6 +297,46 @@ pub fn peer(master: BorrowedFd) -> Result<OwnedFd> {
     fd(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCGPTPEER, flags) }.into()).context(|| "ioctl TIOCGPTPEER")
 }
 
+/// Lets the other end of a pseudo terminal's master be opened (TIOCSPTLCK).
+pub fn unlock_terminal(master: BorrowedFd) -> Result<()> {
+    let unlocked: libc::c_int = 0;
+    // SAFETY: the ioctl reads an int.
+    Errno::result(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })
+        .map(drop)
+        .context(|| "ioctl TIOCSPTLCK")
+}
+
+/// Makes a terminal the one of this process's session, which it leads (TIOCSCTTY).
+pub fn become_controlling(terminal: BorrowedFd) -> Result<()> {
+    // SAFETY: plain integers.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) })
+        .map(drop)
+        .context(|| "ioctl TIOCSCTTY")
+}
+
+/// A process, as long as it is not reaped (pidfd_open(2)).
+pub fn pidfd_open(pid: nix::unistd::Pid) -> Result<OwnedFd> {
+    // SAFETY: plain integers. The descriptor closes on exec.
+    fd(unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) }).context(|| format!("pidfd_open {pid}"))
+}
+
+/// Sends it a signal, or with 0 asks whether it is alive (pidfd_send_signal(2)).
+pub fn pidfd_signal(process: BorrowedFd, signal: i32) -> Result<()> {
+    let none = std::ptr::null::<libc::siginfo_t>();
+    // SAFETY: a null siginfo is allowed.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) })
+        .context(|| format!("pidfd_send_signal {signal}"))
+}
+
+/// Sends a descriptor over a socket (SCM_RIGHTS).
+pub fn send_fd(socket: BorrowedFd, sent: BorrowedFd) -> Result<()> {
+    use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+    let (fds, iov) = ([sent.as_raw_fd()], [io::IoSlice::new(b"f")]);
+    sendmsg::<()>(socket.as_raw_fd(), &iov, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None)
+        .map(drop)
+        .context(|| "sendmsg")
+}
+
 /// A descriptor sent over a socket (SCM_RIGHTS).
 pub fn receive_fd(socket: BorrowedFd) -> Result<OwnedFd> {
     use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -270,7 +354,7 @@ pub fn receive_fd(socket: BorrowedFd) -> Result<OwnedFd> {
     }
 }
 
-/// One of the three standard streams, which a process always has: Rust's start-up opens those that were closed.
+/// One of the three standard streams, which are always open after [`open_standard_streams`].
 pub fn stdio(number: RawFd) -> BorrowedFd<'static> {
     assert!((0..3).contains(&number));
     // SAFETY: nothing in gpurun closes the standard streams, other than `close_stdio` in a process that ends there.
@@ -321,6 +405,28 @@ pub fn bring_up_loopback() -> Result<()> {
         .context(|| "ioctl SIOCSIFFLAGS for `lo`")
 }
 
+/// Unmaps the pages of the program and its libraries that nobody can have written to (madvise(2)). They come back from
+/// the page cache when they are touched.
+pub fn release_program() {
+    unsafe extern "C" fn release(info: *mut libc::dl_phdr_info, _: usize, _: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: the loader's list of segments is valid during the call.
+        let (base, segments) = unsafe {
+            let info = &*info;
+            (info.dlpi_addr, std::slice::from_raw_parts(info.dlpi_phdr, info.dlpi_phnum.into()))
+        };
+        for segment in segments.iter().filter(|s| s.p_type == libc::PT_LOAD && s.p_flags & libc::PF_W == 0) {
+            let start = (base + segment.p_vaddr) & !(PAGE - 1);
+            let Ok(length) = usize::try_from(base + segment.p_vaddr + segment.p_memsz - start) else { continue };
+            // SAFETY: these pages are a file's and private, and cannot be written, so they come back as they were. The
+            // vDSO's are not, and are refused.
+            unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) };
+        }
+        0
+    }
+    // SAFETY: `release` ignores its last argument and does not unwind.
+    unsafe { libc::dl_iterate_phdr(Some(release), std::ptr::null_mut()) };
+}
+
 /// A path as the kernel takes it.
 pub fn cstring(path: &Path) -> Result<CString> {
     CString::new(path.as_os_str().as_bytes()).context(|| format!("`{}` has a NUL byte", path.display()))
@@ -351,6 +457,36 @@ pub fn set_xattr(fd: BorrowedFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
     // SAFETY: the name is a C string and the value a slice, and both outlive the call.
     let ret = unsafe { libc::fsetxattr(fd.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(ret).map(drop)
+}
+
+/// The names of all extended attributes of the file behind `fd` (flistxattr(2)); none if its file system has none.
+pub fn xattr_names(fd: BorrowedFd) -> nix::Result<Vec<CString>> {
+    let list = sized(|buffer, size| {
+        // SAFETY: the buffer has room for `size` bytes.
+        unsafe { libc::flistxattr(fd.as_raw_fd(), buffer.cast(), size) }
+    });
+    let names = match list {
+        Err(Errno::EOPNOTSUPP) => Vec::new(),
+        list => list?,
+    };
+    Ok(names.split(|&b| b == 0).filter(|name| !name.is_empty()).filter_map(|name| CString::new(name).ok()).collect())
+}
+
+/// The value of an extended attribute of the file behind `fd` (fgetxattr(2)).
+pub fn xattr(fd: BorrowedFd, name: &CStr) -> nix::Result<Vec<u8>> {
+    sized(|buffer, size| {
+        // SAFETY: the name is a C string, and the buffer has room for `size` bytes.
+        unsafe { libc::fgetxattr(fd.as_raw_fd(), name.as_ptr(), buffer.cast(), size) }
+    })
+}
+
+/// What a call fills a buffer with, once it has said how large that must be.
+fn sized(call: impl Fn(*mut u8, usize) -> isize) -> nix::Result<Vec<u8>> {
+    let size = Errno::result(call(std::ptr::null_mut(), 0))?.unsigned_abs();
+    let mut buffer = vec![0; size];
+    let filled = Errno::result(call(buffer.as_mut_ptr(), size))?.unsigned_abs();
+    buffer.truncate(filled);
+    Ok(buffer)
 }
 
 /// Writes all of a file system to its disk (syncfs(2)).

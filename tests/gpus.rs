@@ -6,12 +6,13 @@ use std::process::Command;
 use crate::support::machine::Machine;
 use crate::support::{Case, Finish, Finished, can, program, text};
 
-/// Makes the namespace's /proc, /dev and PCI devices those of the machine, then runs the rest.
+/// Makes the namespace's /proc, /dev and PCI devices those of the machine, with the programs in its `helper` over /usr/bin,
+/// then runs the rest.
 const ENTER: &str = r#"
 set -e
 machine=$1 dev=$2 ctl=$3; shift 3
 mount -t tmpfs -o mode=755 none /proc/driver
-[ ! -d "$machine/proc/driver/nvidia" ] || cp -r "$machine/proc/driver/nvidia" /proc/driver/
+[ ! -d "$machine/proc/driver" ] || cp -r "$machine/proc/driver/." /proc/driver/
 if [ -d "$machine/sys/bus/pci/devices" ]; then
     mount -t tmpfs -o mode=755 none /sys/bus/pci/devices
     cp -r "$machine/sys/bus/pci/devices/." /sys/bus/pci/devices/
@@ -26,6 +27,7 @@ while read -r node _; do
 done <"$machine/devices.txt"
 mkdir "$dev/shm" "$dev/pts"
 mount --rbind "$dev" /dev
+[ ! -d "$machine/helper" ] || mount -t overlay -o "lowerdir=$machine/helper:/usr/bin" none /usr/bin
 exec "$@" </dev/null
 "#;
 
@@ -36,25 +38,27 @@ pub(crate) fn on(machine: &Machine, case: &Case, options: &[&str], script: &str)
     enter(machine, case, &options, &["sh", "-c", script]).finish()
 }
 
+/// `gpurun OPTIONS IMAGE ARGV` on the machine.
 pub(crate) fn enter(machine: &Machine, case: &Case, options: &[&str], argv: &[&str]) -> Command {
-    enter_with(machine, case, "/dev/null", options, argv)
+    let mut command = inside(machine, case, options);
+    command.arg(case.reference()).args(argv);
+    command
+}
+
+/// `gpurun ARGUMENTS` on the machine.
+pub(crate) fn inside(machine: &Machine, case: &Case, arguments: &[&str]) -> Command {
+    let mut command = within(machine, case);
+    command.args(arguments);
+    command
+}
+
+/// `gpurun` on the machine.
+pub(crate) fn within(machine: &Machine, case: &Case) -> Command {
+    within_with(machine, case, "/dev/null")
 }
 
 /// With this device as `/dev/nvidiactl`.
-pub(crate) fn enter_with(machine: &Machine, case: &Case, ctl: &str, options: &[&str], argv: &[&str]) -> Command {
-    let mut command = entered(machine, case, ctl);
-    command.args(options).arg(case.reference()).args(argv);
-    command
-}
-
-/// With another image than the case's own.
-pub(crate) fn enter_image(machine: &Machine, case: &Case, reference: &str, options: &[&str], argv: &[&str]) -> Command {
-    let mut command = entered(machine, case, "/dev/null");
-    command.args(options).arg(reference).args(argv);
-    command
-}
-
-fn entered(machine: &Machine, case: &Case, ctl: &str) -> Command {
+pub(crate) fn within_with(machine: &Machine, case: &Case, ctl: &str) -> Command {
     let mut command = Command::new("unshare");
     case.surround(&mut command);
     let dev = case.path("dev");

@@ -3,16 +3,18 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use gpurun::error::Result;
+use gpurun::cdi;
+use gpurun::error::{Context, Result};
 use gpurun::gpu::classify::Capabilities;
 use gpurun::gpu::compat::Mode;
 use gpurun::gpu::image::Contents;
-use gpurun::gpu::inventory::Gpu;
+use gpurun::gpu::inventory::{Gpu, Inventory};
+use gpurun::gpu::nvml::{self, Answers, child};
 use gpurun::gpu::root::DriverRoot;
-use gpurun::gpu::{Injection, Inputs, cdi, inject, ldcache, rdma, select};
+use gpurun::gpu::{Injection, Inputs, inject, ldcache, rdma, select};
 
 use crate::support::machine::{Machine, elf};
-use crate::support::text;
+use crate::support::{program, text};
 
 fn decide(machine: &Machine, gpus: &str, caps: Option<&str>, image: &Contents, env: &[&str]) -> Result<Injection> {
     decide_with(&DriverRoot::folder(&machine.path())?, gpus, caps, image, env)
@@ -29,9 +31,17 @@ fn decide_with(root: &DriverRoot, gpus: &str, caps: Option<&str>, image: &Conten
         check: true,
         image,
         image_env: &env,
+        nvml: &|known| ask(root, known),
         cuda_visible: None,
         mps: None,
     })
+}
+
+/// What the folder's NVML says, if it has one that says something.
+fn ask(root: &DriverRoot, known: Option<&Inventory>) -> Result<Answers> {
+    let library = nvml::library(root, known.map(|inventory| &inventory.version));
+    let library = library.filter(|path| path.with_file_name("nvml.table").exists());
+    child::ask(&program(), &library.context(|| "there is no NVML")?, child::LIMIT)
 }
 
 /// The injection, one thing a line, with the machine's folder as `/`. Libraries with all names that the loader finds them by.
@@ -39,7 +49,9 @@ fn shown(machine: &Machine, injection: &Injection) -> Vec<String> {
     let of = |path: &Path| Path::new("/").join(path.strip_prefix(machine.path()).expect("it is in the folder"));
     let mut lines = vec![format!("driver {}", injection.driver.as_deref().unwrap_or("none"))];
     let gpu = |g: &Gpu| format!("gpu {} {} {}", g.index, g.pci, g.uuid.as_deref().unwrap_or("-"));
-    lines.extend(injection.gpus.iter().map(gpu));
+    let part =
+        |g: &Gpu| g.instances.iter().map(|p| format!("mig {}:{} {} {}", g.index, p.index, p.uuid, p.profile)).collect();
+    lines.extend(injection.gpus.iter().flat_map(|g| -> Vec<String> { [vec![gpu(g)], part(g)].concat() }));
     lines.extend(injection.devices.iter().map(|d| format!("node {} ({})", d.path, d.why)));
     for bind in &injection.binds {
         let (target, source) = (&bind.target, of(&bind.source));
@@ -107,6 +119,7 @@ fn every_layout_selection_and_set_of_capabilities() {
         ("elsewhere", Some("opt/site"), &["1"], few),
         ("fabric", None, &["1"], few),
         ("wsl", None, &[], few),
+        ("mig", None, &["device=0:2"], few),
     ] {
         let machine = Machine::new(name);
         let files = files.map(|dir| machine.path().join(dir));
@@ -137,6 +150,11 @@ fn what_is_wrong_is_said_before_anything_starts() {
         ("rhel", "device=1", None, ""),
         ("ubuntu", "device=7", None, ""),
         ("ubuntu", "device=0:1", None, ""),
+        ("mig", "device=1:0", None, ""),
+        ("mig", "device=0:1", None, ""),
+        ("mig", "device=MIG-b", None, ""),
+        ("mig", "device=MIG-ffff", None, ""),
+        ("mig", "all", None, "NVIDIA_REQUIRE_CUDA=brand=geforce"),
         ("ubuntu", "device=GPU-aaaa", None, ""),
         ("rhel", "all", None, "NVIDIA_REQUIRE_CUDA=cuda>=12.4"),
         ("ubuntu", "all", None, "NVIDIA_DRIVER_CAPABILITIES=compute,magic"),
@@ -152,7 +170,7 @@ fn what_is_wrong_is_said_before_anything_starts() {
 fn a_spec_for_other_engines() {
     let machine = Machine::new("rhel");
     let root = DriverRoot::folder(&machine.path()).unwrap();
-    let spec = cdi::generate(&root, &Capabilities::usual()).unwrap();
+    let spec = cdi::generate::generate(&root, &Capabilities::usual()).unwrap();
     let text = serde_json::to_string_pretty(&spec).unwrap().replace(&*machine.path().to_string_lossy(), "");
     insta::assert_snapshot!(text);
 }
@@ -276,6 +294,79 @@ fn forward_compatibility_goes_first_or_goes_away() {
     assert_eq!(first_cuda(&ubuntu), want, "{:?}", ubuntu.decisions);
     let geforce = decide(&Machine::new("debian"), "all", None, &newer, &[]).unwrap();
     assert_eq!(first_cuda(&geforce), want[1..], "{:?}", geforce.decisions);
+}
+
+/// Two GPUs of different kinds, one of which was never used.
+fn unlike() -> Machine {
+    let text = "driver 550.163.01\ngpu 0000:01:00.0 0 - NVIDIA X1\ngpu 0000:02:00.0 1 GPU-2222 NVIDIA X1\n\
+        node /dev/nvidiactl 195:255\nnode /dev/nvidia-uvm 510:0\nnode /dev/nvidia0 195:0\nnode /dev/nvidia1 195:1\n\
+        lib /usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01 libcuda.so.1\n\
+        lib /usr/lib/x86_64-linux-gnu/libnvidia-ptxjitcompiler.so.550.163.01 libnvidia-ptxjitcompiler.so.1\n\
+        nvml /usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.163.01\n\
+        says driver 550.163.01\nsays cuda 12040\n\
+        says gpu 0 GPU-1111 00000000:01:00.0 2 8.0 0 NVIDIA X1\nsays gpu 1 GPU-2222 00000000:02:00.0 5 9.0 0 NVIDIA X1\n";
+    Machine::from_list(text)
+}
+
+#[test]
+fn nvml_is_asked_for_what_proc_does_not_say_and_for_nothing_else() {
+    for (gpus, require, asks, want) in [
+        ("all", "", false, Ok(2)),
+        ("1", "", false, Ok(1)),
+        ("device=1", "cuda>=12.4", false, Ok(1)),
+        ("device=1", "cuda>=99 brand=tesla,driver>=470,driver<471", false, Err("wants CUDA 99")),
+        ("device=GPU-2222", "", false, Ok(1)),
+        ("device=GPU-1111", "", true, Ok(1)),
+        ("device=GPU-3333", "", true, Err("there is no GPU `gpu-3333`")),
+        ("device=0:0", "", true, Err("there is no MIG instance `0:0`: GPU 0 (NVIDIA X1) is not divided")),
+        ("device=1", "brand=geforce,arch>=9.0", true, Ok(1)),
+        ("all", "brand=geforce", true, Err("and GPU 0 of brand tesla")),
+        ("all", "arch>=8.0", true, Ok(2)),
+    ] {
+        let machine = unlike();
+        let env = format!("NVIDIA_REQUIRE_CUDA={require}");
+        match (decide(&machine, gpus, None, &debian(), &[&env]), want) {
+            (Ok(made), Ok(number)) => {
+                assert_eq!((made.gpus.len(), made.warnings), (number, vec![]), "{gpus} {require}");
+            }
+            (Err(error), Err(word)) => assert!(error.to_string().contains(word), "{error}"),
+            (made, _) => panic!("{gpus} {require}: {made:?}"),
+        }
+        assert_eq!(machine.asked(), usize::from(asks), "{gpus} {require}");
+    }
+}
+
+#[test]
+fn what_nvml_does_not_say_is_said_not_to_be_checked() {
+    let machine = unlike();
+    machine.says("init 999");
+    let made = decide(&machine, "all", None, &debian(), &["NVIDIA_REQUIRE_X=brand=tesla,arch>=8.0"]).unwrap();
+    for (warning, word) in made.warnings.iter().zip(["did not answer", "not known: the brand of the GPU, the compute"])
+    {
+        assert!(warning.contains(word), "{warning}");
+    }
+    assert_eq!((made.warnings.len(), machine.asked()), (2, 1));
+}
+
+#[test]
+fn forward_compatibility_asks_for_the_brand() {
+    let dir = tempfile::tempdir().unwrap();
+    let newer = image(dir.path(), "usr/local/cuda/compat/libcuda.so.560.35.05");
+    for (gpu, on) in [("device=0", true), ("device=1", false)] {
+        let machine = unlike();
+        let made = decide(&machine, gpu, None, &newer, &[]).unwrap();
+        assert_eq!(first_cuda(&made)[0].starts_with("/usr/local/cuda/compat"), on, "{:?}", made.decisions);
+        assert_eq!(machine.asked(), 1);
+    }
+    let machine = unlike();
+    machine.says("init 999");
+    let made = decide(&machine, "device=1", None, &newer, &[]).unwrap();
+    assert!(
+        first_cuda(&made)[0].starts_with("/usr/local/cuda/compat"),
+        "by its name it may be one: {:?}",
+        made.decisions
+    );
+    assert_eq!(decide(&machine, "device=1", None, &debian(), &[]).unwrap().warnings, [""; 0]);
 }
 
 #[test]

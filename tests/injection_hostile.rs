@@ -7,7 +7,7 @@ use std::process::Command;
 use gpurun::gpu::ldcache::{Cache, Entry, FLAGS_X86_64};
 use serde_json::json;
 
-use crate::gpus::{can_enter, enter_image, on};
+use crate::gpus::{can_enter, inside, on};
 use crate::support::image::Image;
 use crate::support::machine::{Machine, elf};
 use crate::support::{Case, Finish, Finished, text};
@@ -210,7 +210,8 @@ fn the_images_environment_is_for_the_workload_alone() {
     let driver = machine.path();
     let options = ["-q", "--gpus", "device=0", "--driver-root", text(&driver)];
     let script = "echo $LD_PRELOAD $LD_LIBRARY_PATH $NVIDIA_VISIBLE_DEVICES $CUDA_VISIBLE_DEVICES; ls /dev | grep -x nvidia[0-9]";
-    let run = || enter_image(&machine, &case, &reference, &options, &["sh", "-c", script]).finish();
+    let arguments = [&options[..], &[&reference, "sh", "-c", script]].concat();
+    let run = || inside(&machine, &case, &arguments).finish();
     let first = run(); // pulls, then runs; the second time it is there
     for finished in [first, run()] {
         assert_eq!(finished.stdout, "/proc/self/cwd/evil.so /evil void 0\nnvidia1\n", "{finished:?}");

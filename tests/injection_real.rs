@@ -4,12 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::gpus::{can_enter, enter, enter_with, on};
+use crate::gpus::{can_enter, enter, on, within_with};
 use crate::support::machine::Machine;
 use crate::support::pty::Pty;
 use crate::support::{Case, Finish, can, text};
 
-fn compile(source: &str, arguments: &[&str], to: &Path) {
+pub(crate) fn compile(source: &str, arguments: &[&str], to: &Path) {
     std::fs::create_dir_all(to.parent().unwrap()).unwrap();
     let file = to.with_extension("c");
     std::fs::write(&file, source).unwrap();
@@ -19,12 +19,12 @@ fn compile(source: &str, arguments: &[&str], to: &Path) {
 }
 
 /// A Debian libc from `tests/driver-files`, which also has NVIDIA's own files.
-fn downloaded() -> Option<PathBuf> {
+pub(crate) fn downloaded() -> Option<PathBuf> {
     let dir = std::env::var_os("GPURUN_TEST_DRIVER").map(PathBuf::from);
     can(dir.is_some(), "what `tests/driver-files` downloads").then_some(dir).flatten()
 }
 
-fn with_libc(case: &Case, files: &Path) {
+pub(crate) fn with_libc(case: &Case, files: &Path) {
     let copied = Command::new("cp").arg("-a").arg(files.join("libc/.")).arg(case.image.path()).status().unwrap();
     assert!(copied.success());
     case.image.link("/lib64", "usr/lib64");
@@ -190,7 +190,8 @@ fn nvidias_own_program_finds_nvidias_own_library() {
             assert_eq!(case.sh(&["-v", &smi], script).stdout, "it said 12.\n", "{driver:?}");
             let options = ["--gpus", "all", "--gpu-caps", "all", "--driver-root", text(&driver)];
             let mut terminal = Pty::open();
-            let command = enter_with(&machine, &case, "/dev/tty", &options, &["sh", "-c", script]);
+            let mut command = within_with(&machine, &case, "/dev/tty");
+            command.args(options).arg(case.reference()).args(["sh", "-c", script]);
             let mut child = terminal.command(&command).spawn().unwrap();
             terminal.expect("it said 9.");
             assert!(child.wait().unwrap().success());

@@ -72,6 +72,29 @@ fn names_with_every_character_that_means_something_somewhere() {
 }
 
 #[test]
+fn separators_are_escaped_and_options_that_hold_anyway_are_taken() {
+    let case = Case::new();
+    case.file("a,b:c\\d/f", "odd\n");
+    let escaped = text(&case.path("a,b:c\\d")).replace(',', "\\,").replace(':', "\\:");
+    let option = format!("{escaped}:/m\\:n:rprivate,z,ro");
+    assert_eq!(case.sh(&["-v", &option], "cat /m:n/f; touch /m:n/x 2>/dev/null || echo ro").ok(), "odd\nro\n");
+    let mount = format!("type=bind,\"src={}\",dst=/o,bind-propagation=rprivate", text(&case.path("a,b:c\\d")));
+    assert_eq!(case.sh(&["--mount", &mount], "cat /o/f").ok(), "odd\n");
+}
+
+#[test]
+fn what_is_mounted_below_a_bind_comes_along() {
+    let case = Case::new();
+    case.file("data/below/hidden", "");
+    let script =
+        "mount -t tmpfs none \"$D/below\" && touch \"$D/below/shown\" && exec \"$G\" -v \"$D:/d\" \"$I\" ls /d/below";
+    let mut command = std::process::Command::new("unshare");
+    case.surround(command.args(["-Urm", "sh", "-c", script]));
+    command.env("G", crate::support::program()).env("I", case.reference()).env("D", case.path("data"));
+    assert_eq!(command.finish().ok(), "shown\n");
+}
+
+#[test]
 fn the_image_itself_may_have_an_odd_path() {
     let case = Case::new();
     for name in ["a:b", "a,b", "a\\b", "a b", "a\nb", "lower=x"] {
@@ -197,6 +220,13 @@ fn what_cannot_be_mounted_is_refused_by_name() {
         (["-v", &format!("{file}:/dev/null")], ["`/dev/null`", "mounted over"]),
         (["-v", &format!("{dir}:/dev/pts")], ["`/dev/pts`", "mounted over"]),
         (["-v", &format!("{dir}:/x:rx")], ["rx", "not known"]),
+        (["-v", &format!("{dir}:/x:rshared")], ["`rshared`", "cannot appear outside"]),
+        (["-v", &format!("{dir}:/x:ro,rslave")], ["`rslave`", "mounted outside later"]),
+        (["-v", &format!("{dir}:/x:U")], ["`U`", "give files away"]),
+        (
+            ["--mount", &format!("type=bind,src={dir},dst=/x,bind-propagation=shared")],
+            ["bind-propagation=shared", "outside"],
+        ),
         (["-v", "name:/x"], ["name", "named volumes"]),
         (["-v", ""], ["--volume", "SRC"]),
         (["-v", ":"], ["--volume", "SRC"]),

@@ -29,13 +29,42 @@ fn options_of_docker_that_make_no_sense_are_refused_with_the_reason() {
         (&["--cpus", "2"], ["--cpus", "cgroup"]),
         (&["--restart", "always"], ["--restart", "once"]),
         (&["--init=false"], ["--init=false", "init"]),
-        (&["--device", "/dev/fuse"], ["--device", "-v /dev/"]),
         (&["--volumes-from", "x"], ["--volumes-from", "container"]),
         (&["--runtime", "nvidia"], ["--runtime", "--gpus"]),
         (&["--security-opt", "x"], ["--security-opt", "no_new_privs"]),
     ] {
         let finished = case.gpurun(options, &["echo", "ran"]).finish();
         finished.refused(&words);
+    }
+}
+
+/// `docker run --help` of Docker 20.10 and 28, one after the other.
+const DOCKERS: &str = "add-host annotation attach blkio-weight blkio-weight-device cap-add cap-drop cgroup-parent cgroupns cidfile
+    cpu-count cpu-percent cpu-period cpu-quota cpu-rt-period cpu-rt-runtime cpu-shares cpus cpuset-cpus cpuset-mems detach
+    detach-keys device device-cgroup-rule device-read-bps device-read-iops device-write-bps device-write-iops
+    disable-content-trust dns dns-option dns-search domainname entrypoint env env-file expose gpus group-add health-cmd
+    health-interval health-retries health-start-interval health-start-period health-timeout help hostname init interactive
+    io-maxbandwidth io-maxiops ip ip6 ipc isolation kernel-memory label label-file link link-local-ip log-driver log-opt
+    mac-address memory memory-reservation memory-swap memory-swappiness mount name network network-alias no-healthcheck
+    oom-kill-disable oom-score-adj pid pids-limit platform privileged publish publish-all pull quiet read-only restart rm
+    runtime security-opt shm-size sig-proxy stop-signal stop-timeout storage-opt sysctl tmpfs tty ulimit use-api-socket user
+    userns uts volume volume-driver volumes-from workdir";
+
+#[test]
+fn every_option_of_dockers_is_had_or_refused_with_what_works() {
+    let case = Case::new();
+    let help = case.bare().arg("--help").finish().ok().to_owned();
+    let hidden = ["tty", "interactive", "rm", "init", "label"];
+    for name in DOCKERS.split_whitespace() {
+        let option = format!("--{name}");
+        let had = |line: &str| line.split([' ', ',', '=']).any(|word| word == option);
+        if help.lines().any(had) || hidden.contains(&name) {
+            continue;
+        }
+        let finished = case.gpurun(&[&option, "x"], &["echo", "ran"]).finish();
+        finished.refused(&[&format!("`{option}` cannot be had: ")]);
+        let reason = finished.stderr.split("cannot be had: ").nth(1).expect("a reason");
+        assert!(reason.split_whitespace().count() > 4, "{finished:?}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::support::image::{
 use crate::support::listing::{Listing, list};
 use crate::support::process::{Running, eventually};
 use crate::support::server::Server;
-use crate::support::{Case, Finish, text};
+use crate::support::{Case, Finish, can, text};
 
 fn store(case: &Case) -> PathBuf {
     case.path("home/.local/share/gpurun")
@@ -141,7 +141,7 @@ fn many_pulls_and_runs_at_once_make_everything_once() {
         }
     };
     all_end_well((0..2).map(|n| started(n * 4)).collect());
-    all_end_well((0..30).map(started).collect());
+    all_end_well((0..200).map(started).collect());
     for (name, image) in images {
         assert!(list(&rootfs(&case, &server.name(name))) == expected(image), "{name}");
         for layer in &image.layers {
@@ -241,6 +241,48 @@ fn half_pulled(case: &Case) -> (Server, Image) {
     (server, image)
 }
 
+#[test]
+fn a_store_that_vanishes_during_a_pull_is_told_and_made_anew() {
+    let case = Case::new();
+    let noise: Vec<u8> = (0..500_000_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let image = Image::empty().layer(files("first", 20)).packed(Packing::Plain, [file("noise", noise)]);
+    let server = Server::start(&[("r", &[&image])]);
+    server.slow(20);
+    let running = verb(&case, &["pull", "-q", &server.name("r")]).start();
+    eventually("the first layer is whole", || making(&case).iter().any(|path| path.join("index").exists()));
+    std::fs::rename(store(&case), case.path("gone")).unwrap();
+    running.finish().refused(&["No such file or directory"]);
+    server.slow(0);
+    pull(&case, &server.name("r"));
+    assert!(list(&rootfs(&case, &server.name("r"))) == expected(&image));
+}
+
+/// In namespaces of its own a test makes the store's mount read-only.
+#[test]
+fn a_read_only_store_runs_what_it_has_and_refuses_the_rest() {
+    let case = Case::new();
+    let unshare = ["unshare", "--map-root-user", "--user", "--mount"];
+    let works = std::process::Command::new(unshare[0]).args(&unshare[1..]).arg("true").status();
+    if !can(works.is_ok_and(|status| status.success()), "unshare with user namespaces") {
+        return;
+    }
+    let image = |n: usize| Image::busybox().layer([file("n", n.to_string())]);
+    let references: Vec<_> = (0..2).map(|n| oci(&image(n).layout(&case, &format!("layout{n}")))).collect();
+    pull(&case, &references[0]);
+    let script = "mount --bind $1 $1 && mount -o remount,bind,ro $1 || exit 99
+        \"$2\" -q $3 cat /n && \"$2\" images -q >/dev/null || exit 98
+        \"$2\" pull -q $4; echo $? >&2; \"$2\" rm $3; echo $? >&2; \"$2\" prune; echo $? >&2";
+    let mut command = std::process::Command::new(unshare[0]);
+    case.surround(&mut command);
+    let (store, program) = (store(&case), crate::support::program());
+    let arguments = [text(&store), text(&program), &references[0], &references[1]];
+    let finished = command.args(&unshare[1..]).args(["sh", "-c", script, "sh"]).args(arguments).finish();
+    assert_eq!((finished.status, finished.stdout.as_str()), (0, "0"), "{finished:?}");
+    let refusals = finished.stderr.lines().filter(|line| line.contains("Read-only file system")).count();
+    let statuses: Vec<_> = finished.stderr.lines().filter(|line| line.parse::<u8>().is_ok()).collect();
+    assert_eq!((refusals, &statuses[..]), (3, &["125"; 3][..]), "{finished:?}");
+}
+
 fn asked(server: &Server, layer: &Layer) -> usize {
     server.asked(&Digest::of(&layer.blob).hex())
 }
@@ -293,14 +335,59 @@ fn damaged_records_say_what_to_do_and_doing_it_helps() {
             pull(&case, &reference);
             let record = kept(&case, kind).remove(0);
             std::fs::write(&record, damage).unwrap();
-            for command in [&["-q", &reference, "true"][..], &["inspect", &reference], &["pull", "-q", &reference]] {
+            for command in [&["-q", &reference, "true"][..], &["pull", "-q", &reference]] {
                 let finished = verb(&case, command).finish();
-                finished.refused(&[text(&record), "hint: the store is damaged: remove this file"]);
+                finished.refused(&[text(&record), "hint: the store is damaged: `gpurun prune` takes the record away"]);
             }
-            std::fs::remove_file(&record).unwrap();
+            let pruned = verb(&case, &["prune"]).finish();
+            assert!(pruned.status == 0 && pruned.stderr.contains(text(&record)), "{pruned:?}");
             assert_eq!(sh(&case, &[], &reference, "cat /x").ok(), "x", "{kind} {damage}");
         }
     }
+}
+
+#[test]
+fn damage_of_one_image_stops_no_other() {
+    let below = Image::busybox().layer([file("x", "x")]);
+    let image = |n: usize| below.clone().layer([file("n", n.to_string())]);
+    for kind in ["names", "images"] {
+        let case = Case::new();
+        let references: Vec<_> = (0..4).map(|n| oci(&image(n).layout(&case, &format!("layout{n}")))).collect();
+        pull(&case, &references[0]);
+        let record = kept(&case, kind).remove(0);
+        pull(&case, &references[1]);
+        std::fs::write(&record, "{").unwrap();
+        let pulled = verb(&case, &["pull", &references[2]]).finish();
+        let told: Vec<_> = pulled.stderr.lines().filter(|line| line.contains(text(&record))).collect();
+        assert!(pulled.status == 0 && told.len() == 1 && told[0].contains("`gpurun prune`"), "{pulled:?}");
+        assert_eq!(sh(&case, &[], &references[1], "cat /x /n").ok(), "x1");
+        let listed = verb(&case, &["images"]).finish();
+        assert_eq!((listed.status, listed.stdout.lines().count()), (0, 3), "{listed:?}");
+        assert!(listed.stderr.contains(text(&record)), "{listed:?}");
+        verb(&case, &["rm", &references[1]]).finish().ends(0);
+        assert!(!record.exists());
+        assert_eq!(sh(&case, &[], &references[2], "cat /x /n").ok(), "x2");
+        for n in [0, 3] {
+            assert_eq!(sh(&case, &[], &references[n], "cat /x /n").ok(), format!("x{n}"));
+        }
+    }
+}
+
+/// Two images share a layer of which nothing is known any more.
+#[test]
+fn images_with_a_damaged_layer_can_be_removed() {
+    let case = Case::new();
+    let below = Image::busybox();
+    let image = |n: usize| oci(&below.clone().layer([file("n", n.to_string())]).layout(&case, &format!("layout{n}")));
+    let references = [image(0), image(1)];
+    pull(&case, &references[0]);
+    pull(&case, &references[1]);
+    for layer in kept(&case, "layers") {
+        std::fs::write(layer.join("index"), "nonsense").unwrap();
+    }
+    assert_eq!(sh(&case, &[], &references[0], "cat /n").ok(), "0");
+    verb(&case, &["rm", "-q", &references[0], &references[1]]).finish().ok();
+    assert_eq!(kept(&case, "layers"), [] as [PathBuf; 0]);
 }
 
 /// Somebody removed a part of the store by hand.

@@ -130,7 +130,7 @@ fn a_shells_job_control_works_around_it() {
     pty.type_in("$G $IMAGE sh -c 'echo u''p; read a; echo \"got $a\"; exit 9'; echo \"status $?\"\r").expect("up");
     eventually("the terminal is raw", || pty.is_raw());
     pty.type_in("\x1a").expect("Stopped");
-    pty.expect("status 147");
+    pty.expect("status 148");
     pty.expect("prompt> ");
     pty.type_in("echo shell lives\r").expect("\nshell lives");
     pty.expect("prompt> ");

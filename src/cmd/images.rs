@@ -46,10 +46,9 @@ struct Details<'a> {
 /// Fetches images.
 pub(super) fn pull(args: &PullArgs) -> Result<u8> {
     let host = Host::probe();
-    let max_unpacked = args.max_unpacked.as_deref().map(parse_size).transpose()?.unwrap_or(u64::MAX);
     let mut pulled = Vec::new();
     for image in &args.images {
-        let obtained = obtain(image, &args.store, &host, Pull::Always, max_unpacked)?;
+        let obtained = obtain(image, &args.store, &args.fetch, &host, Pull::Always)?;
         pulled.push((obtained.name, obtained.record));
     }
     if args.json {
@@ -65,12 +64,13 @@ pub(super) fn pull(args: &PullArgs) -> Result<u8> {
 /// Lists images.
 pub(super) fn images(args: &ImagesArgs) -> Result<u8> {
     let store = store(&args.store)?;
-    let mut all = Vec::new();
+    tell_damaged(&store, args.store.quiet, "`gpurun prune` takes it away")?;
+    let (mut all, images) = (Vec::new(), store.images()?);
     for name in store.names()? {
-        // One whose rootfs was lost is no image that could be run.
-        all.extend(store.image(&name.digest)?.map(|record| (name, record)));
+        // One whose rootfs was lost, or whose record is damaged, is no image that could be run.
+        let record = images.iter().find(|record| record.digest == name.digest).filter(|record| store.has(record));
+        all.extend(record.map(|record| (name, record)));
     }
-    let images = store.images()?;
     let facts: Vec<_> = all.iter().map(|(name, record)| facts(name, record, &images)).collect();
     if args.json {
         output::json(&facts)?;
@@ -132,6 +132,7 @@ fn described(details: &Details) -> Result<String> {
 /// Removes images.
 pub(super) fn rm(args: &RmArgs) -> Result<u8> {
     let store = store(&args.store)?;
+    tell_damaged(&store, args.store.quiet, "it is taken away")?;
     for image in &args.images {
         let name = find(&store, image, &args.store)?;
         if store.remove(&name)? == Removal::InUse {
@@ -149,7 +150,9 @@ pub(super) fn prune(args: &PruneArgs) -> Result<u8> {
         unused: args.unused.as_deref().map(parse_duration).transpose()?,
         size: args.max_size.as_deref().map(parse_size).transpose()?,
     };
-    let gone = store(&args.store)?.prune(limits, since_1970(SystemTime::now()))?;
+    let store = store(&args.store)?;
+    tell_damaged(&store, args.store.quiet, "it is taken away")?;
+    let gone = store.prune(limits, since_1970(SystemTime::now()))?;
     for name in &gone {
         output::notice(args.store.quiet, &format!("removed {}", name.reference));
     }
@@ -157,6 +160,14 @@ pub(super) fn prune(args: &PruneArgs) -> Result<u8> {
         output::json(&gone)?;
     }
     Ok(0)
+}
+
+/// Says which records cannot be read, and what becomes of them.
+fn tell_damaged(store: &Store, quiet: bool, then: &str) -> Result<()> {
+    for (_, error) in store.damaged()? {
+        output::notice(quiet, &format!("{error:#}; {then}"));
+    }
+    Ok(())
 }
 
 fn facts<'a>(name: &'a NameRecord, record: &ImageRecord, images: &[ImageRecord]) -> Facts<'a> {

@@ -1,11 +1,14 @@
 //! The verbs: one file each, glue only. In: parsed arguments. Out: an exit status.
 
+mod exec;
 mod explain;
 mod generate;
 mod gpus;
 mod hello;
 mod images;
 mod login;
+mod nvml;
+mod ps;
 mod refused;
 mod run;
 
@@ -14,7 +17,7 @@ use std::sync::Arc;
 use clap::error::ErrorKind;
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
-use crate::cli::{Cli, Pull, RunArgs, StoreArgs, Verb};
+use crate::cli::{Cli, FetchArgs, Pull, RunArgs, StoreArgs, Verb};
 use crate::error::{EXIT_GPURUN, Result};
 use crate::host::Host;
 use crate::image::Platform;
@@ -22,8 +25,10 @@ use crate::launch::fds::Inherited;
 use crate::progress::Progress;
 use crate::pull::{self, Obtained};
 use crate::reference::ImageRef;
+use crate::request::parse_size;
 use crate::store::Store;
-use crate::{registry, source};
+use crate::timings::Timings;
+use crate::{output, registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
@@ -36,6 +41,8 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
     };
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
         Verb::Run(args) => run::run(&args, inherited),
+        Verb::Exec(args) => exec::exec(&args, inherited),
+        Verb::Ps(args) => ps::ps(&args),
         Verb::Explain(args) => explain::explain(&args),
         Verb::Spec(args) => explain::spec(&args),
         Verb::Gpus(args) => gpus::gpus(&args),
@@ -50,6 +57,7 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Login(args) => login::login(&args),
         Verb::Logout(args) => login::logout(&args),
         Verb::BuiltinHello => hello::hello(),
+        Verb::BuiltinNvml { library } => nvml::serve(&library),
     }
 }
 
@@ -76,14 +84,19 @@ fn print_usage(usage: &clap::Error) -> u8 {
 }
 
 /// The image that `text` names, in the store that the options mean.
-fn obtain(text: &str, args: &StoreArgs, host: &Host, when: Pull, max_unpacked: u64) -> Result<Obtained> {
+fn obtain(text: &str, args: &StoreArgs, fetch: &FetchArgs, host: &Host, when: Pull) -> Result<Obtained> {
     let reference = ImageRef::parse_at(text)?;
     let store = Store::locate(args.store.as_deref(), host)?;
     let platform = args.platform.clone().unwrap_or_else(Platform::host);
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
-    let notice = Arc::new(move |line: &str| teller.notice(line));
-    let registry = registry::Options { plain_http: args.plain_http, settings: registry::Settings::of(host), notice };
-    let options = pull::Options { when, platform, max_unpacked, progress };
-    pull::obtain(&reference, &store, &options, || source::open(&reference, &registry))
+    let (max_unpacked, timings) = (parse_size(&fetch.max_unpacked)?, Arc::new(Timings::new(fetch.timings)));
+    let options = pull::Options { when, platform, max_unpacked, progress, timings: Arc::clone(&timings) };
+    let obtained = pull::obtain(&reference, &store, &options, || {
+        let notice = Arc::new(move |line: &str| teller.notice(line));
+        let settings = registry::Settings::of(host);
+        source::open(&reference, &registry::Options { plain_http: args.plain_http, settings, notice })
+    });
+    timings.table().iter().for_each(|table| output::table(table));
+    obtained
 }

@@ -7,7 +7,9 @@ use std::process::Command;
 
 use oci_spec::image::ImageConfiguration;
 
+use super::nvml::Nvml;
 use super::obtain;
+use crate::cdi::{self, Devices};
 use crate::cli::RunArgs;
 use crate::error::{Context, Error, Result};
 use crate::gpu::image::Contents;
@@ -41,20 +43,23 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
     if !args.dry_run && request.gpus.gpus != Gpus::None {
         gpu::repair::repair(&DriverRoot::host(None)?);
     }
-    let plan = build(&host, &request, &image)?;
+    let nvml = Nvml { store: args.store.store.as_deref(), repair: !args.dry_run };
+    let plan = build(&host, &request, &image, &nvml)?;
     if args.dry_run {
         output::facts(&plan::explain::human(&plan))?;
         return Ok(0);
     }
     plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
-    launch::launch(&plan, inherited)
+    let Err(failure) = launch::launch(&plan, inherited, args.store.quiet);
+    Err(failure)
 }
 
 /// What `run` would do, without doing it. What is held must live as long as the plan is used.
 pub(super) fn plan(args: &RunArgs) -> Result<(Plan, Image)> {
     let (host, request) = ask(args)?;
     let image = image(args, &host)?;
-    Ok((build(&host, &request, &image)?, image))
+    let nvml = Nvml { store: args.store.store.as_deref(), repair: false };
+    Ok((build(&host, &request, &image, &nvml)?, image))
 }
 
 /// argv → Request, checked against the host.
@@ -65,21 +70,25 @@ fn ask(args: &RunArgs) -> Result<(Host, Request)> {
     Ok((host, request))
 }
 
-fn build(host: &Host, request: &Request, image: &Image) -> Result<Plan> {
+fn build(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Plan> {
+    let devices = cdi::bring(&request.devices, &request.cdi_spec_dirs, &host.groups)?;
+    let injection = completed(injection(host, request, image, nvml)?, &devices, host, request, image)?;
     plan::build(&Inputs {
-        injection: injection(host, request, image)?,
+        injection,
+        devices,
         request,
         image: image.facts.clone(),
         config: &image.config,
         rootfs: &image.rootfs,
-        accounts: &accounts(&image.rootfs)?,
+        accounts: &accounts(&image.rootfs, request.overlay.as_deref()).map_err(launch::refused::resolver)?,
+        has_apt: request.fakeroot && Root::open(&image.rootfs)?.resolve(Path::new("/etc/apt/apt.conf.d")).is_ok(),
         host,
     })
 }
 
 /// The GPUs with the driver, and the fabric.
-fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
-    let mut made = gpus(host, request, image)?;
+fn injection(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Injection> {
+    let mut made = gpus(host, request, image, nvml)?;
     if request.rdma {
         let limited = request.limits.iter().any(|limit| limit.name == "memlock");
         made.join(rdma::decide(&DriverRoot::host(None)?, host.lockable.filter(|_| !limited))?);
@@ -87,7 +96,7 @@ fn injection(host: &Host, request: &Request, image: &Image) -> Result<Injection>
     Ok(made)
 }
 
-fn gpus(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
+fn gpus(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Injection> {
     if request.gpus.gpus == Gpus::None {
         return Ok(Injection::none(request.gpus.why));
     }
@@ -101,9 +110,30 @@ fn gpus(host: &Host, request: &Request, image: &Image) -> Result<Injection> {
         check: request.require,
         image: &Contents::probe(&image.rootfs)?,
         image_env: config.env().as_deref().unwrap_or_default(),
+        nvml: &|known| nvml.ask(&root, host, known),
         cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
         mps: host.var("CUDA_MPS_PIPE_DIRECTORY").and_then(OsStr::to_str),
     })
+}
+
+/// The injection with what devices of specs need of it.
+fn completed(
+    injection: Injection,
+    devices: &Devices,
+    host: &Host,
+    request: &Request,
+    image: &Image,
+) -> Result<Injection> {
+    if devices.named.is_empty() {
+        return Ok(injection);
+    }
+    let facts = cdi::Facts {
+        root: &DriverRoot::host(None)?,
+        image: &Contents::probe(&image.rootfs)?,
+        compat: request.cuda_compat,
+        cuda_visible: host.var("CUDA_VISIBLE_DEVICES").and_then(OsStr::to_str),
+    };
+    Ok(cdi::complete(devices, injection, &facts))
 }
 
 /// An image that can be run.
@@ -133,7 +163,7 @@ fn image(args: &RunArgs, host: &Host) -> Result<Image> {
     if let Some(record) = just_pulled(&store)? {
         return held(&store, &reference, &record, false);
     }
-    let obtained = obtain(text, &args.store, host, args.pull, u64::MAX)?;
+    let obtained = obtain(text, &args.store, &args.fetch, host, args.pull)?;
     store.touch(&obtained.name);
     held(&store, &reference, &obtained.record, obtained.pulled)
 }
@@ -164,9 +194,13 @@ fn just_pulled(store: &Store) -> Result<Option<ImageRecord>> {
     store.image(&digest)
 }
 
-/// The image's account files, read as hostile input.
-fn accounts(rootfs: &Path) -> Result<Accounts> {
-    let root = Root::open(rootfs)?;
-    let read = |path: &str| root.read(Path::new(path), MAX_ACCOUNTS);
+/// The image's account files, or those that an earlier run has kept in their place, read as hostile input.
+fn accounts(rootfs: &Path, kept: Option<&Path>) -> Result<Accounts> {
+    let upper = kept.map(|dir| dir.join("upper")).filter(|upper| upper.is_dir());
+    let roots = upper.as_deref().into_iter().chain([rootfs]).map(Root::open).collect::<Result<Vec<_>>>()?;
+    let read = |path: &str| {
+        let mut found = roots.iter().map(|root| root.read(Path::new(path), MAX_ACCOUNTS));
+        found.find_map(Result::transpose).transpose()
+    };
     Ok(Accounts { passwd: read("/etc/passwd")?, group: read("/etc/group")? })
 }

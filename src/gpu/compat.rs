@@ -80,7 +80,7 @@ fn refusal(compat: &Compat, offer: &Offer, gpus: &[Gpu]) -> Option<String> {
     if !newer {
         return Some("the host's driver is as new".into());
     }
-    let other = gpus.iter().find(|gpu| !data_center(&gpu.model))?;
+    let other = gpus.iter().find(|gpu| !data_center(gpu))?;
     Some(format!("{} is no data-center GPU, and CUDA would end with error 804", other.model))
 }
 
@@ -89,9 +89,11 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
-/// By the name of the product: NVML would say no more, and only after seconds.
-fn data_center(model: &str) -> bool {
-    !["GeForce", "Quadro", "TITAN", "RTX", "GTX", "NVS"].iter().any(|line| model.contains(line))
+/// By the name of the product, which refuses most without NVML, and by its brand, as far as that is known: since Ampere
+/// NVML calls the brand of data-center GPUs by the name of NVIDIA alone.
+fn data_center(gpu: &Gpu) -> bool {
+    let named = !["GeForce", "Quadro", "TITAN", "RTX", "GTX", "NVS"].iter().any(|line| gpu.model.contains(line));
+    named && gpu.brand.as_ref().is_none_or(|brand| matches!(brand.as_str(), "tesla" | "nvidia" | "unknown"))
 }
 
 #[cfg(test)]
@@ -99,13 +101,17 @@ mod tests {
     use super::*;
 
     fn decided(mode: Mode, note: Option<&str>, driver: &str, model: &str) -> bool {
+        decided_for(mode, note, driver, model, None)
+    }
+
+    fn decided_for(mode: Mode, note: Option<&str>, driver: &str, model: &str, brand: Option<&str>) -> bool {
         let compat = Compat {
             version: Version::parse("560.35.05").unwrap(),
             note: note.map(|n| Note::parse(n).unwrap()),
             sonames: vec!["libcuda.so.1".into()],
         };
-        let gpu = Gpu { index: 0, minor: 0, uuid: None, pci: String::new(), model: model.into(), unusable: None };
-        decide(mode, Some(&compat), &Offer::of(&Version::parse(driver).unwrap()), &[gpu]).0
+        let gpu = Gpu { model: model.into(), brand: brand.map(str::to_owned), ..Gpu::default() };
+        decide(mode, Some(&compat), &Offer::of(&Version::parse(driver).unwrap(), None), &[gpu]).0
     }
 
     #[test]
@@ -121,5 +127,18 @@ mod tests {
         assert!(decided(Mode::On, note, "570.1", "NVIDIA GeForce RTX 3090"));
         assert!(!decided(Mode::Off, note, "550.163.01", a100));
         assert_eq!(Note::parse("{}"), None);
+    }
+
+    #[test]
+    fn the_brand_says_what_the_name_does_not() {
+        for (brand, want) in [
+            (None, true),
+            (Some("tesla"), true),
+            (Some("nvidia"), true),
+            (Some("geforce"), false),
+            (Some("grid"), false),
+        ] {
+            assert_eq!(decided_for(Mode::Auto, None, "550.163.01", "NVIDIA X1000", brand), want, "{brand:?}");
+        }
     }
 }

@@ -26,6 +26,7 @@ pub struct Device {
 /// Decides the nodes.
 pub fn decide(root: &DriverRoot, chosen: &[Gpu], wanted: &Capabilities) -> Result<Vec<Device>> {
     let mut all: Vec<_> = chosen.iter().map(|gpu| Device { path: gpu.node(), why: "a chosen GPU" }).collect();
+    all.extend(capabilities(chosen));
     all.push(needed(root, "/dev/nvidiactl", "the driver's entrance", "-c 255")?);
     if wanted.has(Capability::Compute) {
         not_stale(root, "/dev/nvidia-uvm", "nvidia-uvm")?;
@@ -39,9 +40,25 @@ pub fn decide(root: &DriverRoot, chosen: &[Gpu], wanted: &Capabilities) -> Resul
         all.extend(optional(root, "/dev/nvidia-modeset", "displays"));
     }
     if wanted.has(Capability::Graphics) || wanted.has(Capability::Video) {
-        all.extend(chosen.iter().flat_map(|gpu| dri(root, gpu)));
+        all.extend(chosen.iter().filter(|gpu| draws(gpu)).flat_map(|gpu| dri(root, gpu)));
     }
     Ok(all)
+}
+
+/// The nodes that give access to the chosen MIG instances; several can be in one GPU instance.
+fn capabilities(chosen: &[Gpu]) -> Vec<Device> {
+    let mut all: Vec<Device> = Vec::new();
+    for node in chosen.iter().flat_map(|gpu| &gpu.instances).flat_map(|instance| &instance.nodes) {
+        if !all.iter().any(|known| known.path == *node) {
+            all.push(Device { path: node.clone(), why: "a chosen MIG instance" });
+        }
+    }
+    all
+}
+
+/// Of MIG instances only those with graphics in their profile do (graphics.go:399 of nvidia-container-toolkit).
+fn draws(gpu: &Gpu) -> bool {
+    gpu.instances.is_empty() || gpu.instances.iter().any(|instance| instance.profile.contains("gfx"))
 }
 
 fn needed(root: &DriverRoot, path: &str, why: &'static str, options: &str) -> Result<Device> {

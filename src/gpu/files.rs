@@ -160,6 +160,13 @@ impl DriverFiles {
     }
 }
 
+/// Where a 64-bit library of this name is, links resolved.
+pub fn library(root: &DriverRoot, name: &str) -> Option<PathBuf> {
+    let wide = |real: &PathBuf| File::open(real).is_ok_and(|file| Elf::read(&file).is_some_and(|elf| elf.wide));
+    let real = |(path, _, _): &Directory| root.real(&path.join(name)).filter(wide);
+    directories(root, LIBRARIES).iter().find_map(real)
+}
+
 /// A directory and the names in it.
 type Directory = (PathBuf, PathBuf, Vec<String>);
 

@@ -1,19 +1,21 @@
-//! The driver and the GPUs that the kernel has, out of /proc: nothing of the driver is loaded for it.
+//! The driver and the GPUs that the kernel has, out of /proc: nothing of the driver is loaded for it. What
+//! /proc does not say [`super::nvml::learn`] adds.
 //!
 //! In: a [`DriverRoot`]. Out: [`Inventory`]. `/proc/driver/nvidia/version` is the truth about the loaded module; the
 //! files in `gpus/*/information` are those of kernel-open/nvidia/nv-procfs.c.
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+use super::mig::{self, Instance};
 use super::root::{DriverRoot, why_not};
 
 const PROC: &str = "/proc/driver/nvidia";
 
 /// A driver version, as `550.163.01`: digits and dots, compared by number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub struct Version(String);
 
 impl Version {
@@ -40,6 +42,20 @@ impl Version {
     }
 }
 
+impl From<Version> for String {
+    fn from(version: Version) -> Self {
+        version.0
+    }
+}
+
+impl TryFrom<String> for Version {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        Self::parse(&text).ok_or(format!("`{text}` is no version"))
+    }
+}
+
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -53,10 +69,12 @@ pub struct Inventory {
     pub version: Version,
     /// In the order of their PCI addresses, which is NVML's.
     pub gpus: Vec<Gpu>,
+    /// The CUDA version that the driver offers, if NVML said so.
+    pub cuda: Option<(u32, u32)>,
 }
 
 /// One GPU.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Gpu {
     /// Its number, as `nvidia-smi` counts.
     pub index: u32,
@@ -68,14 +86,31 @@ pub struct Gpu {
     pub pci: String,
     /// Name of the product.
     pub model: String,
-    /// Why the caller cannot open it.
+    /// Why the caller cannot use it.
     pub unusable: Option<String>,
+    /// The line of products, as `NVIDIA_REQUIRE_*` names it; NVML says.
+    pub brand: Option<String>,
+    /// Compute capability; NVML says.
+    pub compute: Option<Version>,
+    /// Whether MIG is on. /proc shows it by the GPU's instances.
+    pub mig: bool,
+    /// Its MIG instances, or those that are chosen; NVML says.
+    pub instances: Vec<Instance>,
 }
 
 impl Gpu {
     /// Its node.
     pub fn node(&self) -> String {
         format!("/dev/nvidia{}", self.minor)
+    }
+
+    /// What NVML says of its kind, for a person.
+    pub fn kind(&self) -> Option<String> {
+        let brand = self.brand.as_ref().map(|brand| format!("brand {brand}"));
+        let compute = self.compute.as_ref().map(|compute| format!("compute capability {compute}"));
+        let mig = self.mig.then(|| "MIG on".to_owned());
+        let known: Vec<_> = brand.into_iter().chain(compute).chain(mig).collect();
+        (!known.is_empty()).then(|| known.join(", "))
     }
 }
 
@@ -84,14 +119,23 @@ impl Inventory {
     pub fn probe(root: &DriverRoot) -> Option<Self> {
         let version = parse_version(&root.text(&format!("{PROC}/version"))?)?;
         let read = |pci: &String| parse_gpu(pci, &root.text(&format!("{PROC}/gpus/{pci}/information"))?);
-        let mut gpus: Vec<_> = root.names(&format!("{PROC}/gpus")).iter().filter_map(read).collect();
-        gpus.sort_by_key(|gpu| address(&gpu.pci));
-        for (index, gpu) in (0..).zip(&mut gpus) {
-            gpu.index = index;
-            gpu.unusable = unusable(root, gpu);
+        let gpus = root.names(&format!("{PROC}/gpus")).iter().filter_map(read).collect();
+        let mut inventory = Self { version, gpus: numbered(root, gpus), cuda: None };
+        if root.has(mig::CAPABILITIES) {
+            inventory.gpus.iter_mut().for_each(|gpu| gpu.mig = mig::divided(root, gpu.minor));
         }
-        Some(Self { version, gpus })
+        Some(inventory)
     }
+}
+
+/// The GPUs in their order, each with whether it can be used.
+pub(super) fn numbered(root: &DriverRoot, mut gpus: Vec<Gpu>) -> Vec<Gpu> {
+    gpus.sort_by_key(|gpu| address(&gpu.pci));
+    for (index, gpu) in (0..).zip(&mut gpus) {
+        gpu.index = index;
+        gpu.unusable = unusable(root, gpu);
+    }
+    gpus
 }
 
 fn unusable(root: &DriverRoot, gpu: &Gpu) -> Option<String> {
@@ -118,12 +162,11 @@ fn parse_gpu(pci: &str, text: &str) -> Option<Gpu> {
     }
     let known = |uuid: &&str| !uuid.contains('?'); // nv-procfs.c prints question marks until the first use
     Some(Gpu {
-        index: 0,
         minor: field("Device Minor")?.parse().ok()?,
         uuid: field("GPU UUID").filter(known).map(str::to_owned),
         pci: field("Bus Location").unwrap_or(pci).to_ascii_lowercase(),
         model: field("Model").unwrap_or("unknown").to_owned(),
-        unusable: None,
+        ..Gpu::default()
     })
 }
 

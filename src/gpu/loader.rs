@@ -58,7 +58,7 @@ fn search_path(image_env: &[String], directory: &str) -> OsString {
 }
 
 /// The loader that a library of this machine is for.
-pub(super) fn flags(wide: bool) -> u32 {
+pub(crate) fn flags(wide: bool) -> u32 {
     match (wide, std::env::consts::ARCH) {
         (false, _) => ldcache::FLAGS_I386,
         (true, "aarch64") => ldcache::FLAGS_AARCH64,
@@ -68,7 +68,7 @@ pub(super) fn flags(wide: bool) -> u32 {
 
 /// The image's cache with ours before it, and with its own forward-compatible driver before that or not at all: a
 /// compat directory in an image's ld.so.conf is the usual cause of CUDA errors 803 and 804.
-fn cache(image: &Contents, ours: Vec<Entry>, compat: bool) -> Vec<u8> {
+pub(crate) fn cache(image: &Contents, ours: Vec<Entry>, compat: bool) -> Vec<u8> {
     let in_compat = |path: &[u8]| path.starts_with(b"/usr/local/cuda") && path.windows(8).any(|w| w == b"/compat/");
     let mut images = image.cache.clone();
     images.entries.retain(|entry| !in_compat(&entry.path));

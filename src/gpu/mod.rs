@@ -5,21 +5,25 @@
 //! own missing nodes. Rules and their sources: each module names them.
 //!
 //! ```text
-//! root ─inventory─▶ GPUs ─select(asked)─▶ chosen ─devices─▶ nodes ┐
-//! root ─files(version, classify)────────▶ libraries, programs ────┼─▶ Injection
-//! image facts ─compat, require, ldcache─▶ verdicts, ld.so.cache ──┘
+//! root ─inventory─▶ GPUs ─facts(nvml)─▶ GPUs and MIG instances ─choose(select)─▶ chosen ─devices─▶ nodes ┐
+//! root ─files(version, classify)──────────────────────────────────────────────▶ libraries, programs ────┼─▶ Injection
+//! image facts ─compat, require, ldcache───────────────────────────────────────▶ verdicts, ld.so.cache ──┘
 //! ```
 
-pub mod cdi;
+pub mod choose;
 pub mod classify;
 pub mod compat;
 pub mod devices;
 pub mod elf;
+mod facts;
 pub mod files;
 pub mod image;
 pub mod inventory;
 pub mod ldcache;
 pub mod loader;
+pub mod mig;
+pub mod nvml;
+pub(crate) mod proc;
 pub mod rdma;
 pub mod repair;
 pub mod require;
@@ -35,9 +39,11 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use classify::{Capabilities, Capability};
 use devices::Device;
+use facts::Facts;
 use files::{DriverFiles, Library};
 use image::Contents;
 use inventory::{Gpu, Inventory};
+use nvml::Answers;
 use require::Offer;
 use root::DriverRoot;
 use select::{Asked, Gpus};
@@ -131,6 +137,8 @@ pub struct Inputs<'a> {
     pub image: &'a Contents,
     /// The image's environment, `K=V` each.
     pub image_env: &'a [String],
+    /// Asks NVML, if need be, given what /proc says.
+    pub nvml: &'a dyn Fn(Option<&Inventory>) -> Result<Answers>,
     /// The caller's `CUDA_VISIBLE_DEVICES`.
     pub cuda_visible: Option<&'a str>,
     /// The caller's `CUDA_MPS_PIPE_DIRECTORY`.
@@ -141,6 +149,11 @@ impl Injection {
     /// Nothing.
     pub fn none(why: &'static str) -> Self {
         Self { why, ..Self::default() }
+    }
+
+    /// Whether there is anything for gpurun's own directory.
+    pub fn has_files(&self) -> bool {
+        !self.binds.is_empty() || !self.generated.is_empty()
     }
 
     /// With the fabric.
@@ -159,7 +172,7 @@ impl Injection {
 
     /// All paths outside /dev and /proc at which something is put.
     pub fn targets(&self) -> impl Iterator<Item = PathBuf> {
-        let private = self.driver.iter().map(|_| PathBuf::from(PRIVATE));
+        let private = self.has_files().then(|| PathBuf::from(PRIVATE)).into_iter();
         let binds = self.binds.iter().map(|b| b.target.clone()).filter(|t| !t.starts_with(PRIVATE));
         private.chain(binds).chain(self.generated.iter().map(|g| PathBuf::from(&g.over)))
     }
@@ -174,15 +187,16 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
     if wsl::is_here(inputs.root) {
         return wsl::inject(inputs);
     }
-    let Some(inventory) = Inventory::probe(inputs.root) else {
-        return without_driver(inputs);
+    let Facts { inventory, decision, warning } = match facts::gather(inputs) {
+        Ok(facts) => facts,
+        Err(silence) => return without_driver(inputs, silence),
     };
-    let chosen = select::choose(&asked.gpus, &inventory)?;
+    let chosen = choose::choose(&asked.gpus, &inventory).map_err(|error| warning.iter().fold(error, Error::hint))?;
     let wanted = capabilities(inputs)?;
-    let offer = Offer::of(&inventory.version);
+    let offer = Offer::of(&inventory.version, inventory.cuda);
     let (compat, why_compat) = compat::decide(inputs.compat, inputs.image.compat.as_ref(), &offer, &chosen);
     let unchecked = match inputs.check && !compat {
-        true => require::check(inputs.image_env, &offer)?,
+        true => require::check(inputs.image_env, &offer, &chosen)?,
         false => None,
     };
     let files = DriverFiles::find(inputs.root, &inventory.version, &wanted)?;
@@ -193,17 +207,17 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
         why: asked.why,
         capabilities: wanted.names(),
         devices,
-        proc: proc(inputs.root, &chosen),
+        proc: proc::masked(inputs.root, &chosen),
         env: env(inputs, &chosen, &inventory, &wanted),
-        decisions: vec![format!("CUDA forward compatibility: {} ({why_compat})", if compat { "on" } else { "off" })],
-        warnings: unchecked.into_iter().collect(),
+        decisions: decisions(decision, compat, &why_compat),
+        warnings: warning.into_iter().chain(unchecked).chain(mig::warning(&chosen)).collect(),
         ..Injection::default()
     };
     let entries = libraries(&mut made, &files, inputs.image);
     made.links.extend(gbm(&files, &wanted));
     made.links.extend(devices::links(inputs.root, &chosen, &made.devices));
     made.take(loader::decide(inputs, &format!("{PRIVATE}/lib"), entries, compat));
-    made.generated.extend(profile(&chosen, &wanted));
+    made.generated.extend(wanted.has(Capability::Graphics).then(|| profile(&chosen)));
     made.binds.extend(files.programs.iter().map(|p| bind(&p.real, p.target.clone(), "a program of the driver")));
     made.binds.extend(files.data.iter().map(|p| bind(&p.real, p.target.clone(), "where loaders look for the driver")));
     made.binds.extend(sockets(inputs, &wanted));
@@ -212,12 +226,21 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
     Ok(made)
 }
 
+fn decisions(nvml: Option<String>, compat: bool, why: &str) -> Vec<String> {
+    let compat = format!("CUDA forward compatibility: {} ({why})", if compat { "on" } else { "off" });
+    nvml.into_iter().chain([compat]).collect()
+}
+
 /// `auto`, and what a batch system or the host's environment says, are no reason to fail on a machine without a driver.
-fn without_driver(inputs: &Inputs) -> Result<Injection> {
+fn without_driver(inputs: &Inputs, silence: Option<Error>) -> Result<Injection> {
     let root = inputs.root;
     if matches!(inputs.asked.gpus, Gpus::Auto | Gpus::Allotted(_)) {
-        let warnings = vec!["no NVIDIA driver here: running without GPUs".to_owned()];
+        let why = silence.map_or_else(|| "no NVIDIA driver here".to_owned(), |error| format!("{error:#}"));
+        let warnings = vec![format!("{why}: running without GPUs")];
         return Ok(Injection { warnings, ..Injection::none("no NVIDIA driver here") });
+    }
+    if let Some(error) = silence {
+        return Err(error);
     }
     if root.has("/dev/dxg") {
         return Err(Error::new("there is no NVIDIA driver: `/usr/lib/wsl/lib/libcuda.so.1` is not there").hint(
@@ -229,13 +252,8 @@ fn without_driver(inputs: &Inputs) -> Result<Injection> {
             .hint("its driver is part of the board's own system, and gpurun knows that of PCI GPUs only")
             .hint("`--gpus none` runs without"));
     }
-    let error = Error::new("there is no NVIDIA driver: `/proc/driver/nvidia/version` is not there or cannot be read");
-    Err(if root.has("/dev/nvidiactl") {
-        error
-            .hint("its nodes are there, so something hides its /proc files: gpurun cannot know which version to inject")
-    } else {
-        error.hint("`modprobe nvidia`, as root, loads it where it is installed; `--gpus auto` runs without GPUs where there are none")
-    })
+    Err(Error::new("there is no NVIDIA driver: `/proc/driver/nvidia/version` is not there or cannot be read")
+        .hint("`modprobe nvidia`, as root, loads it where it is installed; `--gpus auto` runs without GPUs where there are none"))
 }
 
 /// `--gpu-caps`, else those of `--gpus`, else the image's, else the usual.
@@ -305,37 +323,18 @@ fn names(library: &Library) -> Vec<(String, String)> {
 }
 
 /// A bitmask of the GPUs' minor numbers (update-application-profile.go:34 of nvidia-container-toolkit).
-fn profile(chosen: &[Gpu], wanted: &Capabilities) -> Option<Generated> {
+pub(crate) fn profile(chosen: &[Gpu]) -> Generated {
     let mask = chosen.iter().fold(0_u64, |mask, gpu| mask | 1_u64.checked_shl(gpu.minor).unwrap_or_default());
     let content = format!(
         "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",0x{mask:x}]}}],\
          \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
     );
-    wanted.has(Capability::Graphics).then(|| Generated {
+    Generated {
         name: "profile.json",
         over: "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf".into(),
         content: content.into(),
         why: "EGL and Vulkan list the chosen GPUs only",
-    })
-}
-
-/// `/proc/driver/nvidia` with the chosen GPUs alone, and without the permission to make nodes (CVE-2021-1056).
-fn proc(root: &DriverRoot, chosen: &[Gpu]) -> Vec<(String, String)> {
-    let read = |path: &str| root.text(&format!("/proc/driver/nvidia/{path}"));
-    let params = read("params").unwrap_or_else(|| "ModifyDeviceFiles: 1\n".into());
-    let params = params.lines().map(|line| match line.starts_with("ModifyDeviceFiles:") {
-        true => "ModifyDeviceFiles: 0\n".to_owned(),
-        false => format!("{line}\n"),
-    });
-    let mut all = vec![("params".to_owned(), params.collect())];
-    all.extend(["version", "registry"].iter().filter_map(|name| Some(((*name).to_owned(), read(name)?))));
-    // All GPUs have the same files.
-    let names = chosen.first().map(|gpu| root.names(&format!("/proc/driver/nvidia/gpus/{}", gpu.pci)));
-    for (gpu, name) in chosen.iter().flat_map(|gpu| names.iter().flatten().map(move |name| (gpu, name))) {
-        let path = format!("gpus/{}/{name}", gpu.pci);
-        all.extend(read(&path).map(|text| (path, text)));
     }
-    all
 }
 
 /// The GPUs are numbered anew inside, in the order of their PCI addresses; a toolkit inside injects nothing again.
@@ -343,7 +342,7 @@ fn env(inputs: &Inputs, chosen: &[Gpu], inventory: &Inventory, wanted: &Capabili
     let mut all: Vec<(&'static str, OsString)> = vec![
         ("NVIDIA_VISIBLE_DEVICES", "void".into()),
         ("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()),
-        ("CUDA_VISIBLE_DEVICES", select::cuda_visible(inputs.cuda_visible, chosen, inventory).into()),
+        ("CUDA_VISIBLE_DEVICES", choose::cuda_visible(inputs.cuda_visible, chosen, inventory).into()),
     ];
     if wanted.has(Capability::Graphics) {
         let paths = format!("{PRIVATE}/lib/gbm:/usr/lib/{}-linux-gnu/gbm:/usr/lib64/gbm", std::env::consts::ARCH);

@@ -88,6 +88,12 @@ impl DriverRoot {
         names
     }
 
+    /// Whether a directory may have directories in it: procfs gives it a link for each, beside two of its own
+    /// (fs/proc/generic.c, proc_mkdir). Other file systems may not count.
+    pub fn has_directories(&self, path: &str) -> bool {
+        nix::sys::stat::stat(&self.system_path(path)).is_ok_and(|stat| stat.st_nlink != 2)
+    }
+
     /// A path of the machine as this process spells it.
     pub fn system_path(&self, path: &str) -> PathBuf {
         self.system_path.join(path.trim_start_matches('/'))

@@ -1,11 +1,13 @@
-//! Which GPUs: what is asked for, out of what the caller can open.
+//! Which GPUs are asked for.
 //!
-//! In: the text of `--gpus`, else what the host's environment says, and the [`Inventory`]. Out: [`Asked`], then the chosen
-//! GPUs, or a refusal that names each that is missing and why. Pure. The image's environment has no part in it: CUDA
-//! images bake `NVIDIA_VISIBLE_DEVICES=all` in.
+//! In: the text of `--gpus`, else what the host's environment says. Out: [`Asked`], by which [`super::choose`] chooses. Pure.
+//! The image's environment has no part in it: CUDA images bake `NVIDIA_VISIBLE_DEVICES=all` in.
+
+use std::fmt;
 
 use super::classify::Capabilities;
-use super::inventory::{Gpu, Inventory, address};
+use super::inventory::address;
+use super::mig::Place;
 use crate::error::{Error, Result};
 use crate::request::fields;
 
@@ -37,7 +39,7 @@ pub enum Gpus {
     Allotted(Vec<Id>),
 }
 
-/// A way to name a GPU.
+/// A way to name a GPU, or one of its MIG instances.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Id {
     /// As `nvidia-smi` counts.
@@ -48,6 +50,40 @@ pub enum Id {
     Uuid(String),
     /// PCI address.
     Pci(String),
+    /// `0:1`: a GPU's index, and its MIG instance's.
+    Part(u32, u32),
+    /// `MIG-…`, or the start of it, in lower case.
+    PartUuid(String),
+    /// `MIG-GPU-…/GI/CI`, as drivers before 470 named an instance: its GPU's UUID in lower case, and its ids.
+    PartPlace(String, Place),
+}
+
+impl Id {
+    /// Whether it names a MIG instance.
+    pub fn is_mig(&self) -> bool {
+        matches!(self, Self::Part(..) | Self::PartUuid(_) | Self::PartPlace(..))
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index(number) | Self::Minor(number) => write!(f, "{number}"),
+            Self::Uuid(text) | Self::Pci(text) | Self::PartUuid(text) => f.write_str(text),
+            Self::Part(gpu, part) => write!(f, "{gpu}:{part}"),
+            Self::PartPlace(gpu, place) => write!(f, "mig-{gpu}/{}/{}", place.gi, place.ci),
+        }
+    }
+}
+
+impl Gpus {
+    /// Those that are named.
+    pub fn ids(&self) -> &[Id] {
+        match self {
+            Self::Devices(ids) | Self::Allotted(ids) => ids,
+            _ => &[],
+        }
+    }
 }
 
 /// Decides what is asked for: the option, else Slurm's GPUs of this step, else the host's own variable.
@@ -74,7 +110,7 @@ pub fn asked<'a>(option: Option<&str>, var: impl Fn(&str) -> Option<&'a str>) ->
 }
 
 /// nvidia-container-toolkit, image/devices.go:37: `void` anywhere means nothing.
-fn visible_devices(list: &str) -> Result<Gpus> {
+pub(super) fn visible_devices(list: &str) -> Result<Gpus> {
     let words: Vec<_> = list.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
     match words[..] {
         [] => Ok(Gpus::None),
@@ -89,7 +125,7 @@ fn visible_devices(list: &str) -> Result<Gpus> {
 pub fn parse(text: &str) -> Result<Asked> {
     let bad = |why: String| {
         Error::new(format!("`--gpus {text}`: {why}"))
-            .hint("write all, none, auto, a count, device=0,1 or device=GPU-…; `gpurun gpus` lists what is there")
+            .hint("write all, none, auto, a count, device=0,1, device=GPU-… or device=MIG-…; `gpurun gpus` lists what is there")
     };
     let mut asked = Asked { gpus: Gpus::Count(1), capabilities: None, why: "--gpus" };
     match text {
@@ -160,178 +196,75 @@ fn parse_count(text: &str) -> Option<Gpus> {
     }
 }
 
-fn id(text: &str) -> Result<Id> {
+/// One GPU or MIG instance, by any of its names.
+pub fn id(text: &str) -> Result<Id> {
     let lower = text.to_ascii_lowercase();
-    if lower.starts_with("mig-") || is_pair(text) {
-        return Err(Error::new(format!("`{text}` names a MIG instance, which gpurun cannot give a container yet"))
-            .hint("name the whole GPU"));
+    if let Some(part) = part(text, &lower) {
+        return Ok(part);
     }
     if let Ok(index) = text.parse() {
         return Ok(Id::Index(index));
     }
-    if lower.starts_with("gpu-") && lower[4..].bytes().all(|b| b.is_ascii_hexdigit() || b == b'-') {
+    if lower.starts_with("gpu-") && is_uuid(&lower[4..]) {
         return Ok(Id::Uuid(lower));
     }
     match address(text) {
         Some(_) => Ok(Id::Pci(lower)),
-        None => Err(Error::new(format!("`{text}` is no index, UUID or PCI address"))),
+        None => Err(Error::new(format!("`{text}` is no index, UUID, PCI address or MIG instance"))),
     }
 }
 
-/// `GPU:INSTANCE`
-fn is_pair(text: &str) -> bool {
-    text.split_once(':').is_some_and(|(gpu, mig)| gpu.parse::<u32>().is_ok() && mig.parse::<u32>().is_ok())
-}
-
-/// The GPUs that are chosen, in the order of their indices.
-pub fn choose(gpus: &Gpus, inventory: &Inventory) -> Result<Vec<Gpu>> {
-    let usable: Vec<_> = inventory.gpus.iter().filter(|gpu| gpu.unusable.is_none()).collect();
-    let mut chosen: Vec<Gpu> = match gpus {
-        Gpus::None => Vec::new(),
-        Gpus::Auto | Gpus::All => usable.into_iter().cloned().collect(),
-        Gpus::Count(wanted) if *wanted > usable.len() => {
-            let what = format!("{wanted} GPUs are wanted, and {} can be opened", usable.len());
-            return Err(with_reasons(Error::new(what), inventory));
+/// A MIG instance's names: `0:1`, `MIG-UUID`, `MIG-GPU-UUID/GI/CI`.
+fn part(text: &str, lower: &str) -> Option<Id> {
+    if let Some((gpu, part)) = text.split_once(':') {
+        return Some(Id::Part(gpu.parse().ok()?, part.parse().ok()?));
+    }
+    let name = lower.strip_prefix("mig-")?;
+    match name.split('/').collect::<Vec<_>>()[..] {
+        [uuid] if is_uuid(uuid) => Some(Id::PartUuid(lower.to_owned())),
+        [gpu, gi, ci] if gpu.strip_prefix("gpu-").is_some_and(is_uuid) => {
+            Some(Id::PartPlace(gpu.to_owned(), Place { gi: gi.parse().ok()?, ci: ci.parse().ok()? }))
         }
-        Gpus::Count(wanted) => usable.into_iter().take(*wanted).cloned().collect(),
-        Gpus::Devices(ids) => ids.iter().map(|id| openable(find(id, inventory)?)).collect::<Result<_>>()?,
-        Gpus::Allotted(ids) => {
-            let named = ids.iter().map(|id| find(id, inventory)).collect::<Result<Vec<_>>>()?;
-            named.into_iter().filter(|gpu| gpu.unusable.is_none()).cloned().collect()
-        }
-    };
-    if chosen.is_empty() && !matches!(gpus, Gpus::None) {
-        return Err(with_reasons(Error::new("there is no GPU that can be opened"), inventory));
-    }
-    chosen.sort_by_key(|gpu| gpu.index);
-    chosen.dedup();
-    Ok(chosen)
-}
-
-fn openable(gpu: &Gpu) -> Result<Gpu> {
-    match &gpu.unusable {
-        None => Ok(gpu.clone()),
-        Some(why) => Err(Error::new(format!("GPU {} ({}) cannot be used: {why}", gpu.index, gpu.pci))),
+        _ => None,
     }
 }
 
-fn with_reasons(error: Error, inventory: &Inventory) -> Error {
-    let reasons =
-        inventory.gpus.iter().filter_map(|gpu| Some(format!("GPU {}: {}", gpu.index, gpu.unusable.as_ref()?)));
-    match inventory.gpus.is_empty() {
-        true => error.hint("the driver is loaded and drives no GPU"),
-        false => reasons.fold(error, Error::hint),
-    }
-}
-
-fn find<'a>(id: &Id, inventory: &'a Inventory) -> Result<&'a Gpu> {
-    let same = |gpu: &&Gpu| match id {
-        Id::Index(index) => gpu.index == *index,
-        Id::Minor(minor) => gpu.minor == *minor,
-        Id::Uuid(start) => gpu.uuid.as_ref().is_some_and(|uuid| uuid.to_ascii_lowercase().starts_with(start)),
-        Id::Pci(text) => address(&gpu.pci) == address(text),
-    };
-    let shown = match id {
-        Id::Index(number) | Id::Minor(number) => number.to_string(),
-        Id::Uuid(text) | Id::Pci(text) => text.clone(),
-    };
-    match inventory.gpus.iter().filter(same).collect::<Vec<_>>()[..] {
-        [one] => Ok(one),
-        [] => {
-            let names = inventory
-                .gpus
-                .iter()
-                .map(|g| g.uuid.as_ref().map_or(g.index.to_string(), |u| format!("{} ({u})", g.index)));
-            let names: Vec<_> = names.collect();
-            Err(Error::new(format!("there is no GPU `{shown}`")).hint(format!("there are: {}", names.join(", "))))
-        }
-        _ => Err(Error::new(format!("`{shown}` is the start of several UUIDs"))),
-    }
-}
-
-/// `CUDA_VISIBLE_DEVICES` inside: the chosen GPUs by their numbers there. A host's value names some of what the caller
-/// can open, and narrows it, as it would outside.
-pub fn cuda_visible(hosts: Option<&str>, chosen: &[Gpu], inventory: &Inventory) -> String {
-    let usable: Vec<_> = inventory.gpus.iter().filter(|gpu| gpu.unusable.is_none()).collect();
-    let inside = |word: &str| {
-        let gpu = match id(word.trim()).ok()? {
-            Id::Index(index) => usable.get(index as usize).copied()?,
-            other => find(&other, inventory).ok()?,
-        };
-        chosen.iter().position(|c| c == gpu)
-    };
-    let named: Vec<usize> = hosts.unwrap_or_default().split(',').filter_map(inside).collect();
-    let numbers = if named.is_empty() { (0..chosen.len()).collect() } else { named };
-    numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+/// The digits of a UUID, or of its start.
+fn is_uuid(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gpu::inventory::Version;
     use proptest::prelude::*;
 
-    /// Twelve GPUs whose nodes are numbered from the other end; the last two belong to somebody else.
-    fn inventory() -> Inventory {
-        let gpu = |index: u32| Gpu {
-            index,
-            minor: 11 - index,
-            uuid: Some(format!("GPU-{index:08x}-0000-0000-0000-00000000000{}", index % 10)),
-            pci: format!("0000:{:02x}:00.0", index + 1),
-            model: "NVIDIA A100".into(),
-            unusable: (index > 9).then(|| "EPERM".into()),
-        };
-        Inventory { version: Version::parse("550.1").unwrap(), gpus: (0..12).map(gpu).collect() }
-    }
-
-    fn chosen(text: &str) -> Option<Vec<u32>> {
-        let gpus = parse(text).ok()?.gpus;
-        Some(choose(&gpus, &inventory()).ok()?.iter().map(|gpu| gpu.index).collect())
-    }
-
     #[test]
-    fn dockers_grammar_and_a_little_more() {
-        for (text, want) in [
-            ("all", Some((0..10).collect())),
-            ("-1", Some((0..10).collect())),
-            ("2", Some(vec![0, 1])),
-            ("count=3", Some(vec![0, 1, 2])),
-            ("\"device=3,1\"", Some(vec![1, 3])),
-            ("device=3,1", Some(vec![1, 3])),
-            ("device=2,2", Some(vec![2])),
-            ("device=all", Some((0..10).collect())),
-            ("device=GPU-00000005", Some(vec![5])),
-            ("device=gpu-00000005-0000", Some(vec![5])),
-            ("device=0000:04:00.0", Some(vec![3])),
-            ("device=00000000:04:00.0", Some(vec![3])),
-            ("driver=nvidia,count=1,capabilities=utility", Some(vec![0])),
-            ("capabilities=gpu", Some(vec![0])),
-            ("none", Some(vec![])),
-            ("0", Some(vec![])),
-            ("device=10", None),
-            ("device=12", None),
-            ("11", None),
-            ("device=GPU-0000000", None),
-            ("device=0:1", None),
-            ("device=MIG-1234", None),
-            ("2,3", None),
-            ("count=1,count=1", None),
-            ("count=1,device=0", None),
-            ("driver=amd", None),
-            ("options=a", None),
-            ("device=x", None),
-            ("device=", None),
-            ("x", None),
-            ("", None),
-            ("1.5", None),
-        ] {
-            assert_eq!(chosen(text), want, "{text}");
-        }
+    fn capabilities_come_with_the_gpus() {
         let caps = |text: &str| parse(text).unwrap().capabilities.map(|c| c.names());
         assert_eq!(caps("all,\"capabilities=utility,compute\"").as_deref(), Some("compute,utility"));
         assert_eq!(caps("all,capabilities=utility,video").as_deref(), Some("utility,video"));
         assert_eq!(caps("all,capabilities=gpu"), None);
         assert!(parse("all,capabilities=telepathy").is_err());
+    }
+
+    #[test]
+    fn a_gpu_and_a_mig_instance_have_several_names() {
+        for (text, want) in [
+            ("7", Some(Id::Index(7))),
+            ("GPU-5C0A", Some(Id::Uuid("gpu-5c0a".into()))),
+            ("0000:0F:00.0", Some(Id::Pci("0000:0f:00.0".into()))),
+            ("0:1", Some(Id::Part(0, 1))),
+            ("MIG-5C0A-", Some(Id::PartUuid("mig-5c0a-".into()))),
+            ("MIG-GPU-5C0A/7/0", Some(Id::PartPlace("gpu-5c0a".into(), Place { gi: 7, ci: 0 }))),
+            ("MIG-GPU-5C0A/7", None),
+            ("MIG-GPU-5C0A/7/0/0", None),
+            ("MIG-5C0A/7/0", None),
+            ("MIG", None),
+            ("x", None),
+        ] {
+            assert_eq!(id(text).ok(), want, "{text}");
+        }
     }
 
     #[test]
@@ -342,42 +275,16 @@ mod tests {
         assert_eq!(from(&[]), Gpus::None);
         let slurm = from(&[("SLURM_STEP_GPUS", "3,0"), ("NVIDIA_VISIBLE_DEVICES", "all")]);
         assert_eq!(slurm, Gpus::Allotted(vec![Id::Minor(3), Id::Minor(0)]));
-        let indices: Vec<_> = choose(&slurm, &inventory()).unwrap().iter().map(|gpu| gpu.index).collect();
-        assert_eq!(indices, [8], "minor 0 is not this job's");
         assert_eq!(from(&[("NVIDIA_VISIBLE_DEVICES", "all")]), Gpus::Auto);
         assert_eq!(from(&[("NVIDIA_VISIBLE_DEVICES", "0,void")]), Gpus::None);
         assert_eq!(from(&[("NVIDIA_VISIBLE_DEVICES", "1")]), Gpus::Allotted(vec![Id::Index(1)]));
         assert!(matches!(asked(Some("none"), |_| Some("1")).unwrap().gpus, Gpus::None));
     }
 
-    #[test]
-    fn what_is_missing_is_explained() {
-        let error = choose(&Gpus::Count(11), &inventory()).unwrap_err();
-        assert_eq!(format!("{error:#}"), "11 GPUs are wanted, and 10 can be opened");
-        assert_eq!(error.hints(), ["GPU 10: EPERM", "GPU 11: EPERM"]);
-        let error = choose(&Gpus::Devices(vec![Id::Index(11)]), &inventory()).unwrap_err();
-        assert_eq!(error.to_string(), "GPU 11 (0000:0c:00.0) cannot be used: EPERM");
-    }
-
-    #[test]
-    fn numbers_inside_are_in_the_order_of_numbers() {
-        let inventory = inventory();
-        let all = choose(&Gpus::All, &inventory).unwrap();
-        assert_eq!(cuda_visible(None, &all, &inventory), "0,1,2,3,4,5,6,7,8,9");
-        let some = choose(&Gpus::Devices(vec![Id::Index(9), Id::Index(2)]), &inventory).unwrap();
-        assert_eq!(cuda_visible(None, &some, &inventory), "0,1");
-        assert_eq!(cuda_visible(Some("9"), &some, &inventory), "1");
-        assert_eq!(cuda_visible(Some("GPU-00000009,GPU-00000002"), &some, &inventory), "1,0");
-        assert_eq!(cuda_visible(Some("5"), &some, &inventory), "0,1");
-    }
-
     proptest! {
         #[test]
-        fn no_text_is_a_panic(text in "([a-zA-Z0-9=,:\"-]|device=|capabilities=|GPU-|é){0,12}") {
-            if let Ok(asked) = parse(&text) {
-                let _ = choose(&asked.gpus, &inventory());
-            }
-            let _ = visible_devices(&text);
+        fn no_text_is_a_panic(text in "([a-zA-Z0-9=,:/\"-]|device=|capabilities=|GPU-|MIG-|é){0,12}") {
+            let _ = (parse(&text), visible_devices(&text), id(&text));
         }
     }
 }

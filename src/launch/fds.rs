@@ -14,9 +14,10 @@ pub struct Inherited {
     pub highest: Option<RawFd>,
 }
 
-/// Looks at every inherited descriptor. An open directory would lead the workload out of its root, so it is marked to
+/// Looks at every inherited descriptor. A standard stream that was closed is opened on /dev/null. An open directory would lead the workload out of its root, so it is marked to
 /// close on exec. Without /proc nothing is handed down.
 pub fn inherit() -> Result<Inherited> {
+    sys::open_standard_streams()?;
     let mut highest = None;
     for number in open_numbers() {
         match sys::kind_of(number) {

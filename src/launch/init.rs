@@ -1,6 +1,6 @@
 //! The launched process, from fork to PID 1: mount namespace, rootfs, the change of root, libcontainer's init.
 //!
-//! In: the plan, by copy of the supervisor's memory. Out: nothing; it ends as PID 1, or reports and exits. Single-threaded;
+//! In: the plan, by copy of the supervisor's memory. Out: nothing; it ends as PID 1, or gives the reason why not. Single-threaded;
 //! nothing here prints.
 
 use std::convert::Infallible;
@@ -8,17 +8,14 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::workload::Workload;
-use super::{libcontainer, rootfs};
+use super::{libcontainer, refused, rootfs};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
 
 /// Becomes the container's PID 1.
-pub(super) fn run(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> ! {
-    let status = workload.status.clone();
-    let Err(error) = start(plan, workload, console);
-    status.report(&error);
-    sys::exit_now(error.exit_status().into())
+pub(super) fn become_init(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
+    start(plan, workload, console).map_err(refused::mounts)
 }
 
 fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
@@ -27,7 +24,7 @@ fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<I
         libcontainer::unshare(NamespaceKind::Network)?;
         sys::bring_up_loopback()?; // while we have the right to
     }
-    let root = rootfs::build(plan)?;
+    let root = rootfs::build(plan, &workload.status)?;
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;
     libcontainer::init(plan, start, workload, console)

@@ -56,7 +56,7 @@ fn tree(path: &Path, attr: MountAttr) -> Result<OwnedFd> {
 
 /// gpurun's own directory, the libraries in it, and what lies at fixed places.
 pub(super) fn files(root: &Root, injection: &Injection, sources: &Sources) -> Result<()> {
-    if injection.driver.is_none() {
+    if !injection.has_files() {
         return Ok(());
     }
     let Private { own, places, generated } = private(root, injection)?;
@@ -191,9 +191,14 @@ pub(super) fn machine(root: &Root, dev: Option<&OwnedFd>, injection: &Injection,
         .context(|| format!("bind `{}` ({})", device.path, device.why))?;
     }
     for link in injection.links.iter().filter(|link| link.path.starts_with(DEV)) {
-        root.make_link(Path::new(&link.path), Path::new(&link.to))?;
+        link_in_dev(root, Path::new(&link.path), &link.to).context(|| format!("make the link `{}`", link.path))?;
     }
     if injection.proc.is_empty() { Ok(()) } else { mask(root, injection) }
+}
+
+fn link_in_dev(root: &Root, path: &Path, to: &str) -> Result<()> {
+    let (parent, name) = path.parent().zip(path.file_name()).context(|| "it has no name")?;
+    symlinkat(to, &root.make_dir(parent)?, name).context(|| "symlinkat")
 }
 
 /// A fresh procfs has no `nvidia` where the driver's files came from somewhere else, but always a `driver`.

@@ -12,12 +12,16 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 
-use libcontainer::namespaces::Namespaces;
+use libcontainer::namespaces::{NamespaceError, Namespaces};
 use libcontainer::notify_socket::{NotifyListener, NotifySocket};
-use libcontainer::oci_spec::runtime::{LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, Spec};
+use libcontainer::oci_spec::OciSpecError;
+use libcontainer::oci_spec::runtime::{
+    Linux, LinuxNamespace, LinuxNamespaceBuilder, LinuxNamespaceType, ProcessBuilder, RootBuilder, Spec, UserBuilder,
+};
 use libcontainer::process::args::{ContainerArgs, ContainerType};
 use libcontainer::process::channel::{init_channel, main_channel};
 use libcontainer::process::init::process::container_init_process;
+use libcontainer::syscall::SyscallError;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::{Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError};
 
@@ -40,7 +44,17 @@ pub(crate) fn unshare(kind: NamespaceKind) -> Result<()> {
     let what = || format!("unshare a {kind:?} namespace").to_lowercase();
     let wanted = vec![namespace(typ).context(what)?];
     let namespaces = Namespaces::try_from(Some(&wanted)).context(what)?;
-    namespaces.apply_namespaces(|f| f.bits() == flag).context(what)
+    namespaces.apply_namespaces(|f| f.bits() == flag).map_err(errno).context(what)
+}
+
+/// libcontainer's nix is older than ours: its error numbers are others to [`Error::errno`].
+fn errno(error: NamespaceError) -> Box<dyn std::error::Error + Send + Sync> {
+    match error {
+        NamespaceError::Nix(errno) | NamespaceError::Syscall(SyscallError::Nix(errno)) => {
+            nix::errno::Errno::from_raw(errno as i32).into()
+        }
+        other => other.into(),
+    }
 }
 
 /// The word to start, queued before init listens for it: nothing waits between create and start here. `dir` is one for
@@ -65,7 +79,7 @@ pub(crate) fn init(
     let args = ContainerArgs {
         container_type: ContainerType::TenantContainer { exec_notify_fd: -1 },
         syscall: SyscallType::Linux,
-        spec: Rc::new(share_of(plan)?),
+        spec: Rc::new(share_of(plan).context(|| "describe the container to libcontainer")?),
         rootfs: "/".into(),
         console_socket: console.map(AsRawFd::as_raw_fd),
         notify_listener: start,
@@ -93,34 +107,33 @@ pub(crate) fn init(
     }
 }
 
-/// The part of the spec that is left for libcontainer: what is made already is taken out, and the directory and environment, which need not be UTF-8, are the workload's own business.
-fn share_of(plan: &Plan) -> Result<Spec> {
-    let mut spec = crate::plan::spec::render(plan)?;
-    spec.set_mounts(None);
-    if let Some(root) = spec.root_mut() {
-        root.set_readonly(Some(false));
-    }
-    if let Some(process) = spec.process_mut() {
-        process.set_cwd("/".into());
-        process.set_capabilities(None); // the workload drops them, in half the calls
+/// The part of the plan that is left for libcontainer: the session, the terminal, the ids, the host's name. What is made
+/// already is not in it, nor what is the workload's own business, such as a directory and an environment that need not
+/// be UTF-8.
+fn share_of(plan: &Plan) -> std::result::Result<Spec, OciSpecError> {
+    let user = UserBuilder::default().uid(plan.user.uid).gid(plan.user.gid).build()?;
+    let mut process = ProcessBuilder::default()
+        .terminal(plan.process.terminal)
+        .user(user)
+        .args(Vec::new())
         // Without HOME it would look one up in the image, through NSS, with privileges.
-        process.set_env(Some(vec!["HOME=/".into()]));
-    }
-    if let Some(linux) = spec.linux_mut() {
-        linux.set_namespaces(Some(left_to_make(linux.namespaces().as_deref().unwrap_or_default())?));
-        linux.set_uid_mappings(None);
-        linux.set_gid_mappings(None);
-    }
+        .env(vec!["HOME=/".into()])
+        .cwd("/")
+        .no_new_privileges(true)
+        .build()?;
+    process.set_rlimits(None);
+    process.set_capabilities(None); // the workload drops them, in half the calls
+    let uts = plan.namespaces.iter().filter(|n| n.kind == NamespaceKind::Uts); // all others are entered
+    let uts = uts.map(|_| namespace(LinuxNamespaceType::Uts)).collect::<std::result::Result<Vec<_>, _>>()?;
+    let mut linux = Linux::default();
+    linux.set_namespaces(Some(uts)).set_resources(None).set_masked_paths(None).set_readonly_paths(None);
+    let mut spec = Spec::default();
+    spec.set_root(Some(RootBuilder::default().path("/").readonly(false).build()?)).set_mounts(None);
+    spec.set_process(Some(process)).set_linux(Some(linux)).set_hostname(plan.hostname.clone());
     Ok(spec)
 }
 
-/// All namespaces but the UTS one are entered.
-fn left_to_make(all: &[LinuxNamespace]) -> Result<Vec<LinuxNamespace>> {
-    let left = all.iter().map(LinuxNamespace::typ).filter(|typ| *typ == LinuxNamespaceType::Uts);
-    left.map(namespace).collect::<Result<_, _>>().context(|| "describe the namespaces")
-}
-
-fn namespace(typ: LinuxNamespaceType) -> std::result::Result<LinuxNamespace, libcontainer::oci_spec::OciSpecError> {
+fn namespace(typ: LinuxNamespaceType) -> std::result::Result<LinuxNamespace, OciSpecError> {
     LinuxNamespaceBuilder::default().typ(typ).build()
 }
 
@@ -145,6 +158,6 @@ impl Executor for Workload {
     fn exec(&self, _: &Spec) -> std::result::Result<(), ExecutorError> {
         let Err(e) = super::pid1::run(self);
         self.status.report(&e);
-        Err(ExecutorError::Other("reported".into()))
+        crate::sys::exit_now(e.exit_status().into()) // libcontainer would close descriptors that it has closed already
     }
 }

@@ -15,51 +15,91 @@
 pub mod fds;
 mod init;
 mod inject;
+pub mod join;
+mod kept;
+pub mod label;
 mod libcontainer;
 pub mod limits;
 mod namespaces;
 mod pid1;
+pub(crate) mod refused;
 mod rootfs;
 mod signals;
 mod status;
 mod supervise;
 mod tty;
+mod underlay;
 mod workload;
 
+use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
-use crate::plan::Plan;
+use crate::plan::{Plan, Process};
+use crate::seccomp::Filter;
 use crate::sys::{self, Fork};
 use fds::Inherited;
+use label::Label;
 use workload::{Surroundings, Workload};
 
-/// What PID 1 writes to the lifeline when the workload was stopped.
-const STOPPED: u8 = b'S';
+/// Runs the plan and ends this process as the workload ended, with 128+N if signal N ended it. It comes back only with
+/// the reason why nothing ran: what is left of a start is not worth tidying up when the caller waits for the end.
+pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<Infallible> {
+    let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
+    let start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited)? };
+    namespaces::enter(plan).map_err(refused::namespaces)?;
+    start.fork(|workload, console| init::become_init(plan, workload, console), |child| Label::of(plan, child).show())
+}
 
-/// Runs the plan and gives the workload's exit status, 128+N if signal N ended it.
-pub fn launch(plan: &Plan, inherited: Inherited) -> Result<u8> {
-    let mask = signals::block()?;
-    let (reader, writer) = status::channel()?;
-    let (lifeline, childs_lifeline) = stream_pair()?;
-    let console = plan.process.terminal.then(stream_pair).transpose()?;
-    let window = plan.process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
-    let around =
-        Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited: inherited.highest };
-    let workload = Workload::new(&plan.process, around)?;
-    namespaces::enter(plan).map_err(namespaces::explain_blocked)?;
-    match sys::fork()? {
-        Fork::Child => {
-            // The lifeline hangs up only when the supervisor's end is the last.
-            drop(lifeline);
-            init::run(plan, workload, console.map(|(_, childs)| childs).as_ref())
-        }
-        Fork::Parent(child) => {
-            drop(workload);
-            let console = console.map(|(ours, _)| ours);
-            supervise::run(child, reader, &lifeline, console)
+/// What the two ends of a launch have in common before they part.
+struct Start {
+    workload: Workload,
+    reader: status::Reader,
+    lifeline: OwnedFd,
+    /// The supervisor's end, and the launched process's.
+    console: Option<(OwnedFd, OwnedFd)>,
+    /// Whether notices are kept from the user.
+    quiet: bool,
+}
+
+impl Start {
+    fn prepare(process: &Process, filter: Option<&Filter>, inherited: Inherited) -> Result<Self> {
+        let mask = signals::block()?;
+        let (reader, writer) = status::channel()?;
+        let (lifeline, childs_lifeline) = stream_pair()?;
+        let console = process.terminal.then(stream_pair).transpose()?;
+        let window = process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
+        let highest_inherited = inherited.highest;
+        let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited };
+        Ok(Self { workload: Workload::new(process, filter, around)?, reader, lifeline, console, quiet: false })
+    }
+
+    /// The one end becomes what `launched` makes of it, or tells why not; the other stays with it until it ends, and
+    /// holds what `beside` gives.
+    fn fork<T>(
+        self,
+        launched: impl FnOnce(Workload, Option<&OwnedFd>) -> Result<Infallible>,
+        beside: impl FnOnce(Pid) -> Result<T>,
+    ) -> Result<Infallible> {
+        let (ours, childs) = self.console.unzip();
+        match sys::fork()? {
+            Fork::Child => {
+                // The lifeline hangs up only when the supervisor's end is the last.
+                drop(self.lifeline);
+                let status = self.workload.status.clone();
+                let Err(error) = launched(self.workload, childs.as_ref());
+                status.report(&error);
+                sys::exit_now(error.exit_status().into())
+            }
+            Fork::Parent(child) => {
+                drop((self.workload, childs));
+                let _held = beside(child)?;
+                let status = supervise::run(child, self.reader.wait(self.quiet), &self.lifeline, ours)?;
+                sys::exit_now(status.into())
+            }
         }
     }
 }

@@ -13,8 +13,8 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 
+use super::signals;
 use super::workload::Workload;
-use super::{STOPPED, signals};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Change};
 
@@ -62,6 +62,7 @@ fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
 fn reap(child: Pid, workload: &Workload, set: &SigSet) -> ! {
     let lifeline = workload.lifeline.as_raw_fd();
     let _ = sys::close_all_but(lifeline); // nothing is left to tell a failure to
+    sys::release_program(); // not at our end, for which the caller waits
     loop {
         match sys::sigwait(set) {
             Ok(signal) if signal.number == libc::SIGCHLD => wait_for_children(child, workload),
@@ -85,14 +86,18 @@ fn wait_for_children(child: Pid, workload: &Workload) {
     loop {
         match sys::wait_any(libc::WNOHANG | libc::WUNTRACED) {
             Ok(Some((pid, Change::Ended(status)))) if pid == child => end(status),
-            Ok(Some((pid, Change::Stopped))) if pid == child => {
-                let _ = nix::unistd::write(&workload.lifeline, &[STOPPED]); // the supervisor may be ending
-            }
+            Ok(Some((pid, Change::Stopped(signal)))) if pid == child => tell_stopped(signal, workload),
             Ok(None) | Err(Errno::ECHILD) => return,
             Ok(_) | Err(Errno::EINTR) => {}
             Err(_) => end(125),
         }
     }
+}
+
+/// The lifeline carries the numbers of the signals that stopped the workload.
+fn tell_stopped(signal: i32, workload: &Workload) {
+    let number = u8::try_from(signal).unwrap_or_default();
+    let _ = nix::unistd::write(&workload.lifeline, &[number]); // the supervisor may be ending
 }
 
 /// Ends, and everything that the workload has started with it.

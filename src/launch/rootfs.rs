@@ -12,11 +12,12 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, fstat, fstatat, mkdirat, umask, utimensat};
+use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat, umask, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
 
 use super::inject::{self, Sources};
+use super::{kept, status, underlay};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
 use crate::plan::mounts::{Mount, What};
@@ -26,15 +27,18 @@ use crate::sys::{self, MountAttr};
 /// The directory that the private tmpfs covers: one that every Linux has. What is below it on the host was opened before.
 pub(crate) const SCRATCH: &str = "/tmp";
 
+/// Where the directory of `--overlay` is bound in it.
+const KEPT: &str = "/tmp/kept";
+
 /// gpurun's own directory of devices, which nothing of the image is in.
 const DEV: &str = "/dev";
 
 /// Builds the rootfs of the plan in a new mount namespace, which the caller has made.
-pub(crate) fn build(plan: &Plan) -> Result<Root> {
+pub(crate) fn build(plan: &Plan, status: &status::Writer) -> Result<Root> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .context(|| "make all mounts private")?;
     let before = umask(Mode::empty()); // modes are to be what is asked for
-    let root = assemble(plan)?;
+    let root = assemble(plan, status)?;
     umask(before);
     chdir("/").context(|| "chdir `/`")?; // the image's tree may be covered by now
     Ok(root)
@@ -50,18 +54,17 @@ pub(crate) fn enter(root: &Root, read_only: bool) -> Result<()> {
     chdir("/").context(|| "chdir `/`")
 }
 
-fn assemble(plan: &Plan) -> Result<Root> {
+fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
     let lower = open_lower(&plan.rootfs.lower)?;
     let sources = plan.mounts.iter().map(source).collect::<Result<Vec<_>>>()?;
     let injected = Sources::open(&plan.injection)?;
+    let kept = plan.rootfs.kept.as_deref().map(|dir| sys::open_tree(AT_FDCWD, dir, false)).transpose()?;
     let scratch = tmpfs(None, 0o700)?;
     attach(&scratch, &open_dir(Path::new(SCRATCH))?)?;
-    let upper = upper(&lower, &scratch)?;
-    if fstat(&lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
-        take_over(plan, &lower, &upper)?;
+    let (root, left) = root(plan, &lower, &scratch, kept.as_ref(), status)?;
+    for link in plan.devices.links.iter().filter(|link| !link.path.starts_with(DEV)) {
+        root.put_link(&link.path, &link.to)?;
     }
-    let left = prepare(plan, &lower, &upper)?;
-    let root = overlay(&lower)?;
     for file in left {
         root.write(Path::new(file.path), &file.content)?;
     }
@@ -71,7 +74,7 @@ fn assemble(plan: &Plan) -> Result<Root> {
         let tree = mount_on(&root, dev.as_ref(), mount, source)
             .context(|| format!("mount `{}` ({})", mount.target.display(), mount.why))?;
         if dev.is_none() && mount.target == Path::new(DEV) {
-            dev = Some(tree);
+            dev = Some(device_links(plan, tree)?);
         }
     }
     links(plan, dev.as_ref())?;
@@ -81,6 +84,34 @@ fn assemble(plan: &Plan) -> Result<Root> {
         root.make_dir(&directory.path)?;
     }
     Ok(root)
+}
+
+/// The overlay, or what the plan has in its place. Gives the files that are left to write as well.
+fn root<'p>(
+    plan: &'p Plan,
+    lower: &OwnedFd,
+    scratch: &OwnedFd,
+    kept: Option<&OwnedFd>,
+    status: &status::Writer,
+) -> Result<(Root, Vec<&'p File>)> {
+    let above = upper(lower, scratch, kept)?;
+    // In what an earlier run has left, links and FIFOs may be in the way: there all goes through the overlay.
+    let mut left: Vec<_> = plan.files.iter().collect();
+    if above.is_new {
+        if fstat(lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
+            take_over(plan, lower, &above.upper)?;
+        }
+        left = prepare(plan, lower, &above.upper)?;
+    }
+    let refused = match overlay(lower, above.at) {
+        Ok(root) => return Ok((root, left)),
+        Err(e) if plan.rootfs.otherwise.is_none() => return Err(e.hint(kept::INSTEAD)),
+        Err(e) => e,
+    };
+    let root = underlay::build(plan, lower, &open_dir(&Path::new(SCRATCH).join("root"))?)
+        .map_err(|e| e.hint(format!("it was tried because the kernel refused an overlay: {refused:#}")))?;
+    status.notice(format!("the image is read-only here, but for /tmp and the like: {refused:#}"));
+    Ok((root, plan.files.iter().collect()))
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {
@@ -97,6 +128,7 @@ fn source(mount: &Mount) -> Result<Option<OwnedFd>> {
     let What::Bind { source } = &mount.what else { return Ok(None) };
     let tree = sys::open_tree(AT_FDCWD, source, true)?;
     let attr = MountAttr::NOSUID.with(MountAttr::RDONLY, mount.read_only);
+    let attr = attr.with(MountAttr::NODEV, mount.nodev).with(MountAttr::NOEXEC, mount.noexec);
     sys::mount_setattr(tree.as_fd(), attr, true).context(|| format!("bind `{}`", source.display()))?;
     Ok(Some(tree))
 }
@@ -105,14 +137,40 @@ pub(super) fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     sys::move_mount(tree.as_fd(), target.as_fd())
 }
 
-/// The directories of the overlay in the scratch tmpfs. Gives the one that takes the writes.
-fn upper(lower: &OwnedFd, scratch: &OwnedFd) -> Result<OwnedFd> {
+/// Where the writes go.
+struct Above {
+    /// The directory that `upper` and `work` are in.
+    at: &'static str,
+    upper: OwnedFd,
+    /// Whether nobody has written there yet.
+    is_new: bool,
+}
+
+/// The directories of the overlay: in the scratch tmpfs, or where they are kept.
+fn upper(lower: &OwnedFd, scratch: &OwnedFd, kept: Option<&OwnedFd>) -> Result<Above> {
+    mkdirat(scratch, "root", Mode::S_IRWXU).context(|| format!("mkdir `{SCRATCH}/root`"))?;
+    let (dir, at) = match kept {
+        Some(kept) => {
+            mkdirat(scratch, "kept", Mode::S_IRWXU).context(|| format!("mkdir `{KEPT}`"))?;
+            attach(kept, &open_dir(Path::new(KEPT))?)?;
+            (kept, KEPT)
+        }
+        None => (scratch, SCRATCH),
+    };
     // The merged root shows the upper's mode, so it must be the image's.
     let mode = Mode::from_bits_truncate(fstat(lower).context(|| "fstat the image's root")?.st_mode);
-    for (name, mode) in [("upper", mode), ("work", Mode::S_IRWXU), ("root", Mode::S_IRWXU)] {
-        mkdirat(scratch, name, mode).context(|| format!("mkdir `{SCRATCH}/{name}`"))?;
-    }
-    open_dir(&Path::new(SCRATCH).join("upper"))
+    let make = |name: &str, mode| match mkdirat(dir, name, mode) {
+        Err(Errno::EEXIST) => Ok(false),
+        done => done.map(|()| true).context(|| format!("mkdir `{name}` for the overlay")),
+    };
+    let is_new = make("upper", mode)?;
+    make("work", Mode::S_IRWXU)?;
+    let open = |name: &str| {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(dir, name, flags, Mode::empty()).context(|| format!("open `{name}` of the overlay"))
+    };
+    open("work")?;
+    Ok(Above { at, upper: open("upper")?, is_new })
 }
 
 /// In a tree of somebody else's nothing can be made, not even in the overlay: its directories' owner has no id inside.
@@ -121,7 +179,8 @@ fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
     let targets =
         plan.mounts.iter().map(|m| m.target.as_path()).chain(plan.directories.iter().map(|d| d.path.as_path()));
     let injected: Vec<_> = plan.injection.targets().collect();
-    let targets = targets.chain(injected.iter().map(PathBuf::as_path));
+    let links = plan.devices.links.iter().map(|link| link.path.as_path());
+    let targets = targets.chain(injected.iter().map(PathBuf::as_path)).chain(links);
     for target in targets.chain(plan.files.iter().map(|f| Path::new(f.path))) {
         own_parents(target, lower, upper).context(|| format!("make the parents of `{}` ours", target.display()))?;
     }
@@ -236,20 +295,19 @@ fn make_above(levels: &[(&OsStr, Option<OwnedFd>)], upper: &OwnedFd) -> Result<O
     Ok(above)
 }
 
-/// The image's tree below, a directory in the scratch tmpfs above.
-fn overlay(lower: &OwnedFd) -> Result<Root> {
+/// The image's tree below, the directory `upper` in `at` above.
+fn overlay(lower: &OwnedFd, at: &str) -> Result<Root> {
     // A relative lower needs no escaping: its path may hold the separators that overlayfs splits at.
     fchdir(lower).context(|| "chdir to the image's tree")?;
-    let upper = CString::new(format!("{SCRATCH}/upper")).expect("no NUL in it");
-    let work = CString::new(format!("{SCRATCH}/work")).expect("no NUL in it");
+    let upper = CString::new(format!("{at}/upper")).expect("no NUL in it");
+    let work = CString::new(format!("{at}/work")).expect("no NUL in it");
     let options: &[(&CStr, Option<&CStr>)] =
         &[(c"lowerdir", Some(c".")), (c"upperdir", Some(&upper)), (c"workdir", Some(&work)), (c"userxattr", None)];
-    let tree = sys::fsmount(c"overlay", options, MountAttr::NOSUID.with(MountAttr::NODEV, true)).map_err(|e| {
-        e.hint(
-            "the image's file system cannot be an overlay's lower layer, or another is mounted in it: put the store on a \
-             local disk",
-        )
-    })?;
+    let tree = sys::fsmount(c"overlay", options, MountAttr::NOSUID.with(MountAttr::NODEV, true))?;
+    // Overlayfs makes it with no rights at all, and `rm -r` could not look into it.
+    let own = format!("{at}/work/work");
+    fchmodat(AT_FDCWD, own.as_str(), Mode::S_IRWXU, FchmodatFlags::FollowSymlink)
+        .context(|| format!("chmod `{own}`"))?;
     attach(&tree, &open_dir(&Path::new(SCRATCH).join("root"))?)?;
     Ok(Root::from_fd(tree))
 }
@@ -286,6 +344,17 @@ fn place(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, directory: bool) -> 
         true => Err(Error::new("the source is a file, and the target is a directory")),
         false => Ok(place),
     }
+}
+
+/// The links that devices have in /dev, made while nothing of the host is mounted there. Gives /dev back.
+fn device_links(plan: &Plan, dev: OwnedFd) -> Result<OwnedFd> {
+    let root = Root::from_fd(dev);
+    for link in &plan.devices.links {
+        if let Ok(below) = link.path.strip_prefix(DEV) {
+            root.put_link(&Path::new("/").join(below), &link.to)?;
+        }
+    }
+    Ok(root.into())
 }
 
 /// The links that programs expect in /dev.

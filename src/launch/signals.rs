@@ -38,8 +38,15 @@ pub(crate) fn block() -> Result<SigSet> {
     Ok(before)
 }
 
-/// Gives this process the caller's mask back, and SIGPIPE its default, which Rust's start-up took away.
+/// Lets a signal through. Gives the mask that was.
+pub(crate) fn unblock(signal: i32) -> nix::Result<SigSet> {
+    let set: SigSet = [Signal::try_from(signal)?].into_iter().collect();
+    let mut before = SigSet::empty();
+    pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&set), Some(&mut before)).map(|()| before)
+}
+
+/// Gives this process the caller's mask back, and SIGPIPE the default that our start took away.
 pub(crate) fn restore(before: &SigSet) -> nix::Result<()> {
-    crate::sys::default_sigpipe()?;
+    crate::sys::ignore_sigpipe(false)?;
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None)
 }

@@ -35,29 +35,42 @@ pub(crate) fn channel() -> Result<(Reader, Writer)> {
     Ok((Reader(read.into()), Writer(write.into())))
 }
 
+/// The `exit` of a report that is no failure.
+const NOTICE: u8 = 0;
+
 impl Writer {
+    /// Tells the user what differs from what the plan hoped for.
+    pub(crate) fn notice(&self, line: String) {
+        self.write(&Report { what: line, hints: Vec::new(), exit: NOTICE });
+    }
+
     /// Reports a failure. There is nobody to tell if the supervisor is gone.
     pub(crate) fn report(&self, error: &Error) {
         let what = format!("{error:#}").chars().take(MAX_REPORT / 8).collect();
         let hints = error.hints().into_iter().map(Into::into).collect();
-        let report = Report { what, hints, exit: error.exit_status() };
-        let _ = serde_json::to_vec(&report).map(|json| (&self.0).write_all(&json));
+        self.write(&Report { what, hints, exit: error.exit_status() });
+    }
+
+    fn write(&self, report: &Report) {
+        let _ = serde_json::to_vec(report).map(|json| (&self.0).write_all(&json));
     }
 }
 
 impl Reader {
     /// Waits until the workload runs, or for the reason why it does not.
-    pub(crate) fn wait(self) -> Result<()> {
+    pub(crate) fn wait(self, quiet: bool) -> Result<()> {
         let mut json = Vec::new();
         self.0.take(MAX_REPORT as u64 * 2).read_to_end(&mut json).context(|| "read the launched process's report")?;
-        if json.is_empty() {
-            return Ok(());
+        for report in serde_json::Deserializer::from_slice(&json).into_iter::<Report>() {
+            let report = report.context(|| "parse the launched process's report")?;
+            if report.exit == NOTICE {
+                crate::output::notice(quiet, &report.what);
+                continue;
+            }
+            // The step that failed reports first; what was above it may report again.
+            return Err(report.hints.into_iter().fold(Error::new(report.what).exit(report.exit), Error::hint));
         }
-        // The step that failed reports first; what was above it may report again.
-        let mut reports = serde_json::Deserializer::from_slice(&json).into_iter::<Report>();
-        let what = || "parse the launched process's report";
-        let report = reports.next().context(what)?.context(what)?;
-        Err(report.hints.into_iter().fold(Error::new(report.what).exit(report.exit), Error::hint))
+        Ok(())
     }
 }
 
@@ -73,7 +86,7 @@ mod tests {
         writer.report(&cause);
         writer.report(&later);
         drop(writer);
-        let error = reader.wait().unwrap_err();
+        let error = reader.wait(true).unwrap_err();
         assert_eq!(format!("{error}"), format!("{cause:#}"));
         assert_eq!((error.exit_status(), error.hints()), (127, vec!["look"]));
     }
@@ -82,6 +95,6 @@ mod tests {
     fn a_closed_pipe_is_success() {
         let (reader, writer) = channel().unwrap();
         drop(writer);
-        reader.wait().unwrap();
+        reader.wait(true).unwrap();
     }
 }

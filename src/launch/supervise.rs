@@ -10,17 +10,18 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{signals, status, tty};
-use crate::error::{Context, Error, Result};
+use super::{signals, tty};
+use crate::error::{Context, Result};
 use crate::sys;
 
 /// Stays with the launched process until it ends.
-pub(super) fn run(child: Pid, started: status::Reader, lifeline: &OwnedFd, console: Option<OwnedFd>) -> Result<u8> {
+pub(super) fn run(child: Pid, started: Result<()>, lifeline: &OwnedFd, console: Option<OwnedFd>) -> Result<u8> {
     let supervisor = Supervisor { child };
-    if let Err(failure) = started.wait() {
+    if let Err(failure) = started {
         waitpid(child, None).context(|| format!("wait for process {child}"))?;
         return Err(failure);
     }
+    sys::release_program(); // the caller waits for our end, so not then
     match console {
         Some(console) => tty::relay(&supervisor, console, lifeline),
         None => supervisor.wait(),
@@ -42,7 +43,12 @@ impl Supervisor {
                         return Ok(status);
                     }
                 }
-                Ok(signal) => self.forward(signal.number, signal.from_kernel)?,
+                Ok(signal) => {
+                    self.forward(signal.number, signal.from_kernel)?;
+                    if signal.number == libc::SIGTSTP {
+                        stop_self(libc::SIGTSTP)?;
+                    }
+                }
                 Err(Errno::EINTR) => {}
                 Err(e) => return Err(e).context(|| "sigwaitinfo"),
             }
@@ -66,14 +72,19 @@ impl Supervisor {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(e) => return Err(e).context(|| format!("send signal {number} to process {}", self.child)),
         }
-        if number == libc::SIGTSTP {
-            stop_self()?;
-        }
         Ok(())
     }
 }
 
-/// Stops this process, as the shell that waits for it expects when the workload was stopped.
-pub(super) fn stop_self() -> Result<()> {
-    kill(nix::unistd::getpid(), Signal::SIGSTOP).map_err(|e| Error::new("stop gpurun").because(e))
+/// Stops this process by the signal that stopped the workload, as the shell that waits for it expects. The kernel stops
+/// no orphaned process group by a terminal's signal (setpgid(2)): there nobody would continue it, but somebody asked.
+pub(super) fn stop_self(signal: i32) -> Result<()> {
+    let what = || format!("stop gpurun by signal {signal}");
+    let before = signals::unblock(signal).context(what)?;
+    sys::kill(nix::unistd::getpid(), signal).context(what)?;
+    before.thread_set_mask().context(what)?;
+    match sys::is_pending(Signal::SIGCONT).context(what)? {
+        true => Ok(()), // it was what ended the stop
+        false => kill(nix::unistd::getpid(), Signal::SIGSTOP).context(what),
+    }
 }

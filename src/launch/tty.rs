@@ -13,8 +13,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::termios::{SetArg, Termios, cfmakeraw, tcgetattr, tcsetattr};
 use nix::unistd::{read, tcgetpgrp, write};
 
+use super::signals;
 use super::supervise::{Supervisor, stop_self};
-use super::{STOPPED, signals};
 use crate::error::{Context, Result};
 use crate::sys;
 
@@ -35,9 +35,11 @@ pub(super) fn relay(supervisor: &Supervisor, console: OwnedFd, lifeline: &OwnedF
         if ready.output {
             terminal.show()?;
         }
-        if ready.stopped && workload_stopped(lifeline)? {
+        if ready.stopped
+            && let Some(signal) = stopping_signal(lifeline)?
+        {
             terminal.modes.restore();
-            stop_self()?;
+            stop_self(signal)?;
         }
         if ready.input {
             terminal.take_input()?;
@@ -60,10 +62,11 @@ fn receive_master(console: &OwnedFd) -> Result<OwnedFd> {
     Ok(master)
 }
 
-fn workload_stopped(lifeline: &OwnedFd) -> Result<bool> {
+/// What stopped the workload; nothing if PID 1 is gone.
+fn stopping_signal(lifeline: &OwnedFd) -> Result<Option<i32>> {
     let mut byte = [0];
     let got = read(lifeline, &mut byte).context(|| "read the lifeline")?;
-    Ok(got == 1 && byte[0] == STOPPED)
+    Ok((got == 1).then_some(byte[0].into()))
 }
 
 struct Terminal {
@@ -154,10 +157,7 @@ impl Terminal {
         match Signal::try_from(number) {
             Ok(Signal::SIGCHLD) => return supervisor.ended(),
             Ok(Signal::SIGWINCH) => self.resize()?,
-            Ok(Signal::SIGTSTP) => {
-                self.modes.restore();
-                supervisor.forward(number, true)?;
-            }
+            Ok(Signal::SIGTSTP) => supervisor.forward(number, true)?,
             Ok(Signal::SIGCONT) => {
                 self.resume()?;
                 supervisor.forward(number, true)?;

@@ -23,6 +23,7 @@ use super::{limits, signals, status};
 use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::plan::Process;
 use crate::request::Limit;
+use crate::seccomp::Filter;
 use crate::sys;
 
 /// How many `#!` interpreters the kernel follows (fs/exec.c).
@@ -39,6 +40,8 @@ pub(crate) struct Workload {
     path: Vec<PathBuf>,
     cwd: PathBuf,
     limits: Vec<Limit>,
+    dac_override: bool,
+    filter: Option<Filter>,
     command: OnceCell<CString>,
     terminal: bool,
     window: Option<sys::WindowSize>,
@@ -69,7 +72,7 @@ pub(crate) struct Surroundings {
 
 impl Workload {
     /// Puts everything into the form exec needs, while there still is somebody to tell that it has none.
-    pub(crate) fn new(process: &Process, around: Surroundings) -> Result<Self> {
+    pub(crate) fn new(process: &Process, filter: Option<&Filter>, around: Surroundings) -> Result<Self> {
         let c = |bytes: Vec<u8>| {
             let shown = String::from_utf8_lossy(&bytes).into_owned();
             CString::new(bytes).context(|| format!("`{shown}` has a NUL byte"))
@@ -82,6 +85,8 @@ impl Workload {
             path: std::env::split_paths(path.unwrap_or_default()).collect(),
             cwd: process.cwd.clone(),
             limits: process.limits.clone(),
+            dac_override: process.dac_override,
+            filter: filter.cloned(),
             command: OnceCell::new(),
             terminal: process.terminal,
             window: around.window,
@@ -93,9 +98,10 @@ impl Workload {
         })
     }
 
-    /// Gives up all capabilities, enters the working directory and finds the command.
+    /// Gives up all capabilities but what the plan keeps, enters the working directory and finds the command.
     pub(super) fn prepare(&self) -> Result<()> {
-        sys::drop_capabilities().context(|| "give up all capabilities")?;
+        let kept = self.dac_override.then_some(caps::Capability::CAP_DAC_OVERRIDE);
+        sys::drop_capabilities(kept).context(|| "give up all capabilities")?;
         enter(&self.cwd)?;
         let command = find(OsStr::from_bytes(self.argv[0].as_bytes()), &self.path)?;
         check_interpreters(&command)?;
@@ -112,6 +118,9 @@ impl Workload {
         self.limits.iter().try_for_each(limits::apply)?;
         signals::restore(&self.mask).context(|| "restore the signal mask")?;
         let command = self.command.get().context(|| "no command was found")?;
+        if let Some(filter) = &self.filter {
+            sys::install_filter(filter).context(|| format!("install the seccomp filter ({})", filter.why))?;
+        }
         let Err(errno) = nix::unistd::execve(command, &self.argv, &self.env);
         Err(not_executable(command, errno))
     }

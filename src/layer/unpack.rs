@@ -10,7 +10,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
@@ -22,25 +22,23 @@ use super::stage::Stage;
 use super::tar::{self, Entry, Kind};
 use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Layer};
+use crate::timings::Timings;
 
 /// The most entries that a layer may have.
 const MAX_ENTRIES: usize = 10_000_000;
 
-/// How a layer is unpacked.
-pub struct Options {
-    /// The most bytes that the tar may have.
+/// What all layers of one pull have in common while they are unpacked.
+pub struct Job<'a> {
+    /// The most bytes that all their tars together may have.
     pub max_unpacked: u64,
+    /// Bytes that their tars have had so far.
+    pub unpacked: AtomicU64,
     /// The process's umask.
     pub umask: u32,
-}
-
-/// What others see and say while a layer is unpacked.
-#[derive(Clone, Copy)]
-pub struct Watch<'a> {
-    /// Told how many bytes of the blob have come in all.
-    pub fetched: &'a (dyn Fn(u64) + Sync),
     /// Whether to give up.
-    pub stop: &'a AtomicBool,
+    pub stop: AtomicBool,
+    /// Where the time goes.
+    pub timings: &'a Timings,
 }
 
 /// A layer that was unpacked, and verified.
@@ -54,25 +52,26 @@ pub struct Unpacked {
     pub lost_xattrs: u64,
 }
 
-/// Unpacks a layer into an empty directory.
+/// Unpacks a layer into an empty directory. `fetched` is told how many bytes of the blob have come in all.
 pub fn unpack(
     layer: &Layer,
     blob: impl Read + Send,
     stage: &Path,
-    options: &Options,
-    watch: Watch,
+    job: &Job,
+    fetched: &(dyn Fn(u64) + Sync),
 ) -> Result<Unpacked> {
-    let stage = Stage::open(stage, options.umask)?;
+    let stage = Stage::open(stage, job.umask)?;
     let (to_inflate, [compressed]) = pipe();
     let (to_readers, [to_hash, to_write]) = pipe();
     let disk_failed = AtomicBool::new(false);
     let (fetched, inflated, diff_id, written) = thread::scope(|scope| {
-        let fetch = scope.spawn(|| fetch(layer, blob, to_inflate, watch));
-        let inflate = scope.spawn(|| inflate(compressed, to_readers, options.max_unpacked, &disk_failed));
-        let hash = scope.spawn(|| hash(to_hash));
+        let fetch = scope.spawn(|| fetch(layer, job.timings.reader("fetch", blob), to_inflate, job, fetched));
+        let inflate =
+            scope.spawn(|| job.timings.measure("inflate", || inflate(compressed, to_readers, job, &disk_failed)));
+        let hash = scope.spawn(|| job.timings.measure("hash", || hash(to_hash)));
         let write = scope.spawn(|| {
             let mut from = to_write; // dropped last: who hangs up has said why
-            let written = write(&mut from, stage);
+            let written = job.timings.measure("write", || write(&mut from, stage));
             disk_failed.fetch_or(written.as_ref().is_err_and(|e| e.errno().is_some()), Ordering::Relaxed);
             written
         });
@@ -92,20 +91,21 @@ fn join<T>(thread: ScopedJoinHandle<T>) -> T {
 }
 
 /// Passes the blob on, and checks its size and digest.
-fn fetch(layer: &Layer, mut blob: impl Read, mut to: Writer, watch: Watch) -> Result<()> {
+fn fetch(layer: &Layer, mut blob: impl Read, mut to: Writer, job: &Job, fetched: &dyn Fn(u64)) -> Result<()> {
     let (mut hash, mut size) = (Sha256::new(), 0);
-    while !watch.stop.load(Ordering::Relaxed) {
-        match to.pass(&mut blob, |bytes| hash.update(bytes)).context(|| "fetch it")? {
+    while !job.stop.load(Ordering::Relaxed) {
+        let look = |bytes: &[u8]| job.timings.measure("hash", || hash.update(bytes));
+        match to.pass(&mut blob, look).context(|| "fetch it")? {
             Passed::HungUp => return Ok(()),
             Passed::Bytes(0) => return verify(layer, size, Digest::from_hash(hash)),
             Passed::Bytes(n) => size += n as u64,
         }
-        (watch.fetched)(size);
+        fetched(size);
         if layer.size.is_some_and(|said| size > said) {
             break;
         }
     }
-    match watch.stop.load(Ordering::Relaxed) {
+    match job.stop.load(Ordering::Relaxed) {
         true => Err(Error::new("another layer failed")),
         false => verify(layer, size, Digest::from_hash(hash)),
     }
@@ -121,8 +121,8 @@ fn verify(layer: &Layer, size: u64, digest: Digest) -> Result<()> {
 }
 
 /// Passes on what the blob inflates to.
-fn inflate(mut from: Reader, mut to: Writer, max: u64, disk_failed: &AtomicBool) -> Result<()> {
-    let done = pass_inflated(&mut from, &mut to, max);
+fn inflate(mut from: Reader, mut to: Writer, job: &Job, disk_failed: &AtomicBool) -> Result<()> {
+    let done = pass_inflated(&mut from, &mut to, job);
     // Whether the blob was damaged on its way is told by the digest of all of it.
     match done {
         Ok(Ended::HungUp) if disk_failed.load(Ordering::Relaxed) => Ok(()),
@@ -136,16 +136,19 @@ enum Ended {
     HungUp,
 }
 
-fn pass_inflated(from: &mut Reader, to: &mut Writer, max: u64) -> Result<Ended> {
-    let (mut decoder, mut size) = (decode(from)?, 0);
+fn pass_inflated(from: &mut Reader, to: &mut Writer, job: &Job) -> Result<Ended> {
+    let mut decoder = decode(from)?;
     loop {
-        match to.pass(&mut decoder, |_| {}).context(|| "inflate it")? {
+        let size = match to.pass(&mut decoder, |_| {}).context(|| "inflate it")? {
             Passed::HungUp => return Ok(Ended::HungUp),
             Passed::Bytes(0) => return Ok(Ended::Whole),
-            Passed::Bytes(n) => size += n as u64,
+            Passed::Bytes(n) => n as u64,
+        };
+        for phase in ["inflate", "hash", "write"] {
+            job.timings.moved(phase, size);
         }
-        if size > max {
-            return Err(Error::new(format!("it unpacks to more than {max} bytes"))
+        if job.unpacked.fetch_add(size, Ordering::Relaxed) + size > job.max_unpacked {
+            return Err(Error::new(format!("the image unpacks to more than {} bytes", job.max_unpacked))
                 .hint("`--max-unpacked SIZE` sets what is allowed"));
         }
     }

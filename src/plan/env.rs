@@ -129,7 +129,7 @@ pub struct Sources<'a> {
     /// Who the workload is: `HOME`, `USER` and `LOGNAME` must agree with it.
     pub ids: &'a Ids,
     /// What gpurun itself adds.
-    pub own: &'a [(&'static str, OsString)],
+    pub own: &'a [(OsString, OsString)],
 }
 
 /// The environment, in the order: image, host by policy, identity, gpurun's own, options. Later ones win.
@@ -146,12 +146,14 @@ pub fn decide(sources: &Sources) -> Vec<(OsString, OsString)> {
     for (name, value) in sources.own {
         env.set(name, value);
     }
-    for rule in sources.rules {
-        match rule {
-            Rule::Set(name, value) => env.set(name, value),
-            Rule::Pass(pattern) => pass(&mut env, pattern, sources.host),
-        }
-    }
+    env.amend(sources.rules, sources.host);
+    env.0
+}
+
+/// The environment of a workload that is running, changed by the options of another command beside it.
+pub fn amended(env: Vec<(OsString, OsString)>, rules: &[Rule], host: &Host) -> Vec<(OsString, OsString)> {
+    let mut env = Environment(env);
+    env.amend(rules, host);
     env.0
 }
 
@@ -166,12 +168,6 @@ fn identity(env: &mut Environment, sources: &Sources) {
     if !callers_own {
         env.set("USER", &ids.name);
         env.set("LOGNAME", &ids.name);
-    }
-}
-
-fn pass(env: &mut Environment, pattern: &OsStr, host: &Host) {
-    for (name, value) in host.env.iter().filter(|(name, _)| matches(pattern.as_bytes(), name.as_bytes())) {
-        env.set(name, value);
     }
 }
 
@@ -199,6 +195,21 @@ impl Environment {
         match self.0.iter_mut().find(|(n, _)| n == name) {
             Some(entry) => entry.1 = value,
             None => self.0.push((name.to_owned(), value)),
+        }
+    }
+
+    fn amend(&mut self, rules: &[Rule], host: &Host) {
+        for rule in rules {
+            match rule {
+                Rule::Set(name, value) => self.set(name, value),
+                Rule::Pass(pattern) => self.pass(pattern, host),
+            }
+        }
+    }
+
+    fn pass(&mut self, pattern: &OsStr, host: &Host) {
+        for (name, value) in host.env.iter().filter(|(name, _)| matches(pattern.as_bytes(), name.as_bytes())) {
+            self.set(name, value);
         }
     }
 

@@ -2,9 +2,13 @@
 
 use std::fmt::Write;
 
+use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
+
 use super::Plan;
 use super::mounts::{Mount, What};
 use crate::gpu::Injection;
+use crate::gpu::inventory::Gpu;
+use crate::gpu::mig::Instance;
 
 /// The plan, one decision a line.
 pub fn human(plan: &Plan) -> String {
@@ -12,20 +16,29 @@ pub fn human(plan: &Plan) -> String {
     image(&mut out, plan);
     user(&mut out, plan);
     gpus(&mut out, plan);
+    devices(&mut out, plan);
     section(&mut out, "namespaces", plan.namespaces.iter().map(|n| (format!("{:?}", n.kind).to_lowercase(), n.why)));
     section(&mut out, "mounts", plan.mounts.iter().map(|m| (mount(m), m.why)));
     section(&mut out, "made", plan.directories.iter().map(|d| (d.path.display().to_string(), d.why)));
     let link = |l: &super::Link| format!("{} -> {}", l.path, l.to);
     section(&mut out, "links", plan.links.iter().map(|l| (link(l), "every runtime makes them")));
     section(&mut out, "written", plan.files.iter().map(|f| (f.path.to_owned(), f.why)));
+    seccomp(&mut out, plan);
     process(&mut out, plan);
     out
 }
 
 fn image(out: &mut String, plan: &Plan) {
     line(out, "image", &plan.image.reference, plan.image.digest.as_deref().unwrap_or("a directory, as it is"));
-    let above = if plan.rootfs.read_only { "read-only: --read-only" } else { "below a tmpfs that takes all writes" };
-    line(out, "rootfs", &plan.rootfs.lower.display().to_string(), above);
+    let above = match &plan.rootfs.kept {
+        Some(dir) => format!("below `{}`, which keeps all writes: --overlay", dir.display()),
+        None if plan.rootfs.read_only => "read-only: --read-only".into(),
+        None => "below a tmpfs that takes all writes".into(),
+    };
+    line(out, "rootfs", &plan.rootfs.lower.display().to_string(), &above);
+    if let Some(places) = &plan.rootfs.otherwise {
+        line(out, "otherwise", &places.join(" "), "what can be written if the kernel refuses the overlay");
+    }
 }
 
 fn user(out: &mut String, plan: &Plan) {
@@ -43,19 +56,10 @@ fn gpus(out: &mut String, plan: &Plan) {
         Some(driver) => self::driver(out, driver, injection),
         None => line(out, "gpus", "none", injection.why),
     }
-    section(out, "devices", injection.devices.iter().map(|d| (d.path.clone(), d.why)));
-}
-
-fn driver(out: &mut String, driver: &str, injection: &Injection) {
-    let gpu = |g: &crate::gpu::inventory::Gpu| {
-        let uuid = g.uuid.as_deref().unwrap_or("no UUID yet");
-        (format!("{} {} {uuid} at {}", g.index, g.model, g.pci), injection.why)
-    };
-    section(out, "gpus", injection.gpus.iter().map(gpu));
-    line(out, "driver", driver, &format!("{}; for {}", injection.driver_why, injection.capabilities));
     for decision in &injection.decisions {
         let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
     }
+    section(out, "devices", injection.devices.iter().map(|d| (d.path.clone(), d.why)));
     let bind = |b: &crate::gpu::Bind| format!("{} = {}", b.target.display(), b.source.display());
     section(out, "driver files", injection.binds.iter().map(|b| (bind(b), b.why)));
     let link = |l: &crate::gpu::Link| (format!("{} -> {}", l.path, l.to), "a name it is asked for by");
@@ -63,6 +67,65 @@ fn driver(out: &mut String, driver: &str, injection: &Injection) {
     section(out, "generated", injection.generated.iter().map(|g| (g.over.clone(), g.why)));
     let shown = |(path, _): &(String, String)| (format!("/proc/driver/nvidia/{path}"), "the chosen GPUs alone");
     section(out, "driver's /proc", injection.proc.iter().map(shown));
+}
+
+fn driver(out: &mut String, driver: &str, injection: &Injection) {
+    section(out, "gpus", injection.gpus.iter().flat_map(gpu).map(|gpu| (gpu, injection.why)));
+    line(out, "driver", driver, &format!("{}; for {}", injection.driver_why, injection.capabilities));
+}
+
+/// A GPU, and its MIG instances if they are what is chosen of it.
+fn gpu(gpu: &Gpu) -> Vec<String> {
+    let uuid = gpu.uuid.as_deref().unwrap_or("no UUID yet");
+    let kind = gpu.kind().map_or_else(String::new, |kind| format!(", {kind}"));
+    let whole = format!("{} {} {uuid} at {}{kind}", gpu.index, gpu.model, gpu.pci);
+    let part = |part: &Instance| format!("{}:{} {} {}, {}", gpu.index, part.index, part.profile, part.uuid, part.place);
+    std::iter::once(whole).chain(gpu.instances.iter().map(part)).collect()
+}
+
+fn seccomp(out: &mut String, plan: &Plan) {
+    let kept = if plan.process.dac_override { "CAP_DAC_OVERRIDE" } else { "none" };
+    let why = if plan.process.dac_override { "--fakeroot: root opens what has mode 000" } else { "always" };
+    line(out, "capabilities", kept, why);
+    let Some(filter) = &plan.seccomp else {
+        return line(out, "system calls", "all that an ordinary user may make", "--seccomp none");
+    };
+    let calls = filter.rules.syscalls().iter().flatten();
+    let row = |call: &LinuxSyscall| {
+        let some = if call.args().is_some() { " (some, by their arguments)" } else { "" };
+        (call.names().join(" ") + some, answer(call.action(), call.errno_ret()))
+    };
+    section(out, "system calls", calls.map(row));
+    line(out, "all other calls", answer(filter.rules.default_action(), filter.rules.default_errno_ret()), &filter.why);
+    line(out, "calls of 32-bit programs", answer(filter.foreign, None), "their numbers are others");
+}
+
+/// What becomes of a call.
+fn answer(action: LinuxSeccompAction, errno: Option<u32>) -> &'static str {
+    match (action, errno) {
+        (LinuxSeccompAction::ScmpActAllow, _) => "made",
+        (LinuxSeccompAction::ScmpActErrno, Some(0)) => "not made, and said to have worked",
+        (LinuxSeccompAction::ScmpActErrno, _) => "refused",
+        (LinuxSeccompAction::ScmpActLog, _) => "made, and logged",
+        (LinuxSeccompAction::ScmpActTrace, _) => "left to a tracer",
+        (LinuxSeccompAction::ScmpActTrap, _) => "answered by SIGSYS",
+        _ => "answered by death",
+    }
+}
+
+/// Their mounts are among the others.
+fn devices(out: &mut String, plan: &Plan) {
+    let devices = &plan.devices;
+    section(
+        out,
+        "CDI devices",
+        devices.named.iter().map(|n| (format!("{} of {}", n.name, n.spec.display()), "--device")),
+    );
+    let link = |l: &crate::cdi::Link| (format!("{} -> {}", l.path.display(), l.to), l.why);
+    section(out, "device links", devices.links.iter().map(link));
+    for decision in &devices.decisions {
+        let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
+    }
 }
 
 fn process(out: &mut String, plan: &Plan) {

@@ -16,17 +16,23 @@ use std::path::{Path, PathBuf};
 use oci_spec::image::{Config, ImageConfiguration};
 use serde::Serialize;
 
+use crate::cdi::Devices;
 use crate::cli::{Network, Pid};
 use crate::error::{Error, Result};
 use crate::gpu::Injection;
 use crate::host::Host;
 use crate::request::{Limit, Request};
+use crate::seccomp::{self, fakeroot};
 use mounts::Mount;
 use user::{Accounts, Ids, Wanted};
 
 /// Everything decided about a run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Plan {
+    /// `--name`, by which `ps` and `exec` know the run.
+    pub name: Option<String>,
+    /// The Slurm step it is in, as `JOB.STEP`: likewise.
+    pub step: Option<String>,
     /// The image, as it was named, and its digest.
     pub image: ImageFacts,
     /// The root file system.
@@ -47,6 +53,10 @@ pub struct Plan {
     pub mounts: Vec<Mount>,
     /// The GPUs and the host's driver.
     pub injection: Injection,
+    /// The system calls that are refused or pretended, if any are.
+    pub seccomp: Option<seccomp::Filter>,
+    /// What `--device` brings, beside its mounts.
+    pub devices: Devices,
     /// What is executed.
     pub process: Process,
     /// What differs from what the user may expect, one line each.
@@ -62,7 +72,7 @@ pub struct ImageFacts {
     pub digest: Option<String>,
 }
 
-/// The root file system: an image tree below, a tmpfs above.
+/// The root file system: an image tree below, what takes the writes above.
 #[derive(Clone, Debug, Serialize)]
 pub struct Rootfs {
     /// The image's tree on the host, never written.
@@ -70,7 +80,16 @@ pub struct Rootfs {
     pub lower: PathBuf,
     /// Whether the workload may not write to it either.
     pub read_only: bool,
+    /// The directory on the host whose `upper` keeps the writes; without one they go to a tmpfs.
+    pub kept: Option<PathBuf>,
+    /// Where the workload can write if the kernel refuses the overlay: then the tree is bound read-only, with a tmpfs at each
+    /// of these that it has. `None` if nothing else will do.
+    pub otherwise: Option<Vec<&'static str>>,
 }
+
+/// Where programs expect to be able to write.
+const WRITABLE: &[&str] =
+    &["/tmp", "/var/tmp", "/run", "/var/run", "/var/log", "/var/cache", "/var/lock", "/home", "/root", "/mnt", "/srv"];
 
 /// A namespace of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -140,6 +159,8 @@ pub struct Process {
     pub cwd: PathBuf,
     /// Where the directory came from.
     pub cwd_why: &'static str,
+    /// Whether it keeps one capability, CAP_DAC_OVERRIDE in its own user namespace: as root it opens what has mode 000.
+    pub dac_override: bool,
     /// Whether it gets a terminal of its own.
     pub terminal: bool,
     /// Resource limits set for it; all others are the caller's.
@@ -160,10 +181,14 @@ pub struct Inputs<'a> {
     pub rootfs: &'a Path,
     /// The image's account files.
     pub accounts: &'a Accounts,
+    /// Whether the image has apt.
+    pub has_apt: bool,
     /// The caller and the machine.
     pub host: &'a Host,
     /// The GPUs and the host's driver.
     pub injection: Injection,
+    /// What `--device` brings.
+    pub devices: Devices,
 }
 
 /// Decides everything about a run.
@@ -177,33 +202,44 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
     let injection = &inputs.injection;
     let home = env.iter().find(|(name, _)| name == "HOME").map(|(_, value)| PathBuf::from(value));
     Ok(Plan {
+        name: request.name.clone(),
+        step: host.slurm_step(),
         image: inputs.image.clone(),
-        rootfs: Rootfs { lower: inputs.rootfs.into(), read_only: request.read_only },
+        rootfs: Rootfs {
+            lower: inputs.rootfs.into(),
+            read_only: request.read_only,
+            kept: request.overlay.clone(),
+            otherwise: request.overlay.is_none().then(|| WRITABLE.to_vec()),
+        },
         namespaces: namespaces(request, host),
         hostname: request.hostname.clone(),
         directories: directories(request, home, &cwd),
-        files: files(&user, inputs.accounts),
+        files: files(inputs, &user),
         links: mounts::LINKS.to_vec(),
-        mounts: mounts::decide(request, host),
+        mounts: mounts::decide(request, host, &inputs.devices.mounts),
+        seccomp: seccomp::decide(&request.seccomp, request.fakeroot, host.kernel)?,
         process: Process {
             argv,
             argv_why,
             env,
             cwd,
             cwd_why,
+            dac_override: request.fakeroot,
             terminal: host.terminal,
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
         },
-        notices: notices(request, host, injection),
+        notices: notices(request, host, injection, &inputs.devices),
         injection: injection.clone(),
+        devices: inputs.devices.clone(),
         user,
     })
 }
 
 fn wanted_user<'a>(request: &'a Request, config: &'a Config) -> Wanted<'a> {
     match (&request.user, request.root) {
-        (_, true) => Wanted::Root,
+        _ if request.fakeroot => Wanted::Root("--fakeroot"),
+        (_, true) => Wanted::Root("--root"),
         (Some(user), _) => Wanted::Named(user),
         (None, _) => Wanted::Default(config.user().as_deref()),
     }
@@ -217,21 +253,23 @@ fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
     }
 }
 
-fn notices(request: &Request, host: &Host, injection: &Injection) -> Vec<String> {
-    let masked = request.pid == Pid::Private && host.proc_masked;
-    let proc = masked.then(|| "/proc is masked here: running without a PID namespace".to_owned());
-    proc.into_iter().chain(injection.warnings.iter().cloned()).collect()
+fn notices(request: &Request, host: &Host, injection: &Injection, devices: &Devices) -> Vec<String> {
+    let obstacle = host.no_proc_of_its_own().filter(|_| request.pid == Pid::Private);
+    let proc = obstacle.map(|why| format!("{why}: running without a PID namespace"));
+    proc.into_iter().chain(injection.warnings.iter().chain(&devices.warnings).cloned()).collect()
 }
 
 fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, OsString)> {
-    let name = inputs.request.name.iter().map(|name| ("GPURUN_NAME", OsString::from(name)));
+    let own = |(name, value): (&str, OsString)| (OsString::from(name), value);
+    let name = inputs.request.name.iter().map(|name| own(("GPURUN_NAME", name.into())));
+    let gpus = inputs.injection.env.iter().cloned().map(own);
     env::decide(&env::Sources {
         image: config.env().as_deref().unwrap_or_default(),
         host: inputs.host,
         policy: inputs.request.env_policy,
         rules: &inputs.request.env,
         ids,
-        own: &name.chain(inputs.injection.env.iter().cloned()).collect::<Vec<_>>(),
+        own: &name.chain(inputs.devices.env.iter().cloned()).chain(gpus).collect::<Vec<_>>(),
     })
 }
 
@@ -277,7 +315,7 @@ fn namespaces(request: &Request, host: &Host) -> Vec<Namespace> {
         Namespace { kind: NamespaceKind::User, why: "the right to mount, without privileges" },
         Namespace { kind: NamespaceKind::Mount, why: "a root file system of its own" },
     ];
-    if request.pid == Pid::Private && !host.proc_masked {
+    if request.pid == Pid::Private && host.no_proc_of_its_own().is_none() {
         all.push(Namespace { kind: NamespaceKind::Pid, why: "nothing the workload starts outlives it" });
     }
     if request.hostname.is_some() {
@@ -297,12 +335,19 @@ fn directories(request: &Request, home: Option<PathBuf>, cwd: &Path) -> Vec<Dire
     home.into_iter().chain([cwd]).filter(|d| in_rootfs(&d.path)).collect()
 }
 
-fn files(ids: &Ids, accounts: &Accounts) -> Vec<File> {
+fn files(inputs: &Inputs, ids: &Ids) -> Vec<File> {
+    let accounts = inputs.accounts;
     let file = |path, content: Option<Vec<u8>>| {
         content.map(|content| File { path, content, why: "a line for the workload's own ids" })
     };
     let passwd = file("/etc/passwd", user::passwd_with(ids, accounts));
-    passwd.into_iter().chain(file("/etc/group", user::group_with(ids, accounts))).collect()
+    let group = file("/etc/group", user::group_with(ids, accounts));
+    let apt = (inputs.request.fakeroot && inputs.has_apt).then(|| File {
+        path: fakeroot::APT_SETTINGS,
+        content: fakeroot::APT_STAYS_ROOT.into(),
+        why: "--fakeroot: apt would see that it has not become another user",
+    });
+    passwd.into_iter().chain(group).chain(apt).collect()
 }
 
 /// Serializes bytes that need not be UTF-8 as text.

@@ -22,6 +22,10 @@ pub struct Mount {
     pub what: What,
     /// Whether nothing on it can be written, nor on what is mounted below it.
     pub read_only: bool,
+    /// Whether a bind's device nodes cannot be opened.
+    pub nodev: bool,
+    /// Whether a bind's programs cannot be executed.
+    pub noexec: bool,
     /// Whether the image may have a link in the target's place; system directories must be themselves.
     #[serde(skip)]
     pub follow: bool,
@@ -67,18 +71,35 @@ pub const LINKS: &[Link] = &[
     Link { path: "/dev/ptmx", to: "pts/ptmx" },
 ];
 
-/// Decides all mounts.
-pub fn decide(request: &Request, host: &Host) -> Vec<Mount> {
+impl Mount {
+    /// A bind at a place that may be a link of the image's.
+    pub fn bind(source: impl Into<PathBuf>, target: impl Into<PathBuf>, why: &'static str) -> Self {
+        Self {
+            target: target.into(),
+            what: What::Bind { source: source.into() },
+            read_only: false,
+            nodev: false,
+            noexec: false,
+            follow: true,
+            fresh: false,
+            why,
+        }
+    }
+}
+
+/// Decides all mounts: the system's, then those that devices need, then the user's.
+pub fn decide(request: &Request, host: &Host, devices: &[Mount]) -> Vec<Mount> {
     let in_dev = |mount| Mount { fresh: true, ..mount };
     let mut all = vec![dev(), in_dev(pts()), in_dev(shm(request, host)), proc(request, host), sys()];
     all.extend(DEVICES.iter().map(|path| in_dev(system(path, bind(path), false, "a standard device"))));
     all.extend(etc(request, host));
+    all.extend(devices.iter().cloned());
     all.extend(request.mounts.iter().map(users));
     all
 }
 
 fn system(target: &str, what: What, read_only: bool, why: &'static str) -> Mount {
-    Mount { target: target.into(), what, read_only, follow: false, fresh: false, why }
+    Mount { what, read_only, follow: false, ..Mount::bind("", target, why) }
 }
 
 fn bind(source: &str) -> What {
@@ -104,6 +125,9 @@ fn shm(request: &Request, host: &Host) -> Mount {
 
 fn proc(request: &Request, host: &Host) -> Mount {
     match request.pid {
+        Pid::Private if host.no_pid_namespaces => {
+            system("/proc", bind("/proc"), false, "no PID namespace may be made here: `user.max_pid_namespaces` is 0")
+        }
         Pid::Private if host.proc_masked => {
             let why = "it is masked here, so the kernel refuses a new one: no PID namespace";
             system("/proc", bind("/proc"), false, why)
@@ -134,5 +158,5 @@ fn users(wanted: &Wanted) -> Mount {
         Wanted::Bind { source, read_only, why, .. } => (What::Bind { source: source.clone() }, *read_only, *why),
         Wanted::Tmpfs { size, mode, .. } => (What::Tmpfs { size: *size, mode: *mode }, false, "--tmpfs"),
     };
-    Mount { target: wanted.target().into(), what, read_only, follow: true, fresh: false, why }
+    Mount { what, read_only, ..Mount::bind("", wanted.target(), why) }
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capabilities, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
+    Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
     LinuxNamespaceBuilder, LinuxNamespaceType, Mount as SpecMount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
     PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
 };
@@ -36,11 +36,12 @@ fn process(plan: &Plan) -> std::result::Result<Process, OciSpecError> {
     let text = |s: &std::ffi::OsString| s.to_string_lossy().into_owned();
     let env = plan.process.env.iter().map(|(k, v)| format!("{}={}", text(k), text(v)));
     let none = Capabilities::new();
+    let kept: Capabilities = plan.process.dac_override.then_some(Capability::DacOverride).into_iter().collect();
     let capabilities = LinuxCapabilitiesBuilder::default()
-        .bounding(none.clone())
-        .effective(none.clone())
+        .bounding(kept.clone())
+        .effective(kept.clone())
         .inheritable(none.clone())
-        .permitted(none.clone())
+        .permitted(kept)
         .ambient(none)
         .build()?;
     let mut process = ProcessBuilder::default()
@@ -77,6 +78,7 @@ fn linux(plan: &Plan) -> std::result::Result<Linux, OciSpecError> {
         .uid_mappings(vec![map(ids.uid, ids.host_uid)?])
         .gid_mappings(vec![map(ids.gid, ids.host_gid)?])
         .build()?;
+    linux.set_seccomp(plan.seccomp.as_ref().map(|filter| filter.rules.clone()));
     linux.set_resources(None);
     linux.set_masked_paths(None);
     linux.set_readonly_paths(None);
@@ -98,14 +100,8 @@ fn namespace(kind: NamespaceKind) -> std::result::Result<LinuxNamespace, OciSpec
 /// The driver's files and nodes. The links and files that gpurun makes itself have no words in a spec.
 fn injected(plan: &Plan) -> Vec<Mount> {
     let injection = &plan.injection;
-    let bind = |source: PathBuf, target: PathBuf, read_only, why| Mount {
-        target,
-        what: What::Bind { source },
-        read_only,
-        follow: true,
-        fresh: false,
-        why,
-    };
+    let bind =
+        |source: PathBuf, target: PathBuf, read_only, why| Mount { read_only, ..Mount::bind(source, target, why) };
     let devices = injection.devices.iter().map(|d| bind((&d.path).into(), (&d.path).into(), false, d.why));
     devices.chain(injection.binds.iter().map(|b| bind(b.source.clone(), b.target.clone(), !b.socket, b.why))).collect()
 }
@@ -122,6 +118,8 @@ fn mount(mount: &Mount) -> std::result::Result<SpecMount, OciSpecError> {
         What::Devpts => ("devpts", "devpts".as_ref(), words(&["nosuid", "noexec", "newinstance", "ptmxmode=0666"])),
         What::Proc => ("proc", "proc".as_ref(), words(&["nosuid", "noexec", "nodev"])),
     };
+    options.extend(mount.nodev.then(|| "nodev".to_owned()));
+    options.extend(mount.noexec.then(|| "noexec".to_owned()));
     if mount.read_only {
         options.push(if kind == "bind" { "rro".into() } else { "ro".into() });
     }

@@ -47,8 +47,8 @@ pub struct Accounts {
 /// Which user the options ask for.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a> {
-    /// `--root`
-    Root,
+    /// `--root` or `--fakeroot`, which it names
+    Root(&'static str),
     /// `-u`
     Named(&'a str),
     /// The image's `User` if it has one that is not root, else the caller's own ids.
@@ -60,7 +60,7 @@ impl Ids {
     pub fn decide(wanted: Wanted, host: &Host, accounts: &Accounts) -> Result<Self> {
         let mapped = |spec, why| Self::named(spec, why, host, accounts);
         match wanted {
-            Wanted::Root => mapped("0:0", "--root"),
+            Wanted::Root(why) => mapped("0:0", why),
             Wanted::Named(spec) => mapped(spec, "--user"),
             Wanted::Default(None | Some("")) => Ok(Self::callers(host, "the caller's own")),
             Wanted::Default(Some(spec)) => {
@@ -206,7 +206,7 @@ mod tests {
     #[test]
     fn users_are_resolved_in_the_image() {
         for (wanted, uid, gid, home) in [
-            (Wanted::Root, 0, 0, "/root"),
+            (Wanted::Root("--root"), 0, 0, "/root"),
             (Wanted::Default(None), 1000, 1001, "/home/me"),
             (Wanted::Default(Some("")), 1000, 1001, "/home/me"),
             (Wanted::Default(Some("root")), 1000, 1001, "/home/me"),
@@ -238,7 +238,7 @@ mod tests {
         let passwd = String::from_utf8(passwd_with(&ids, &accounts()).unwrap()).unwrap();
         assert!(passwd.ends_with("\nme:x:1000:1001::/home/me:/bin/sh\n"), "{passwd}");
         assert!(group_with(&ids, &accounts()).unwrap().ends_with(b"\nme:x:1001:\n"));
-        let root = Ids::decide(Wanted::Root, &host(), &accounts()).unwrap();
+        let root = Ids::decide(Wanted::Root("--root"), &host(), &accounts()).unwrap();
         assert_eq!(passwd_with(&root, &accounts()), None);
         assert!(passwd_with(&ids, &Accounts::default()).unwrap().starts_with(b"root:x:0:0:"));
         let forged = Ids { home: "/x:/bin/sh\nevil".into(), ..ids };

@@ -1,9 +1,10 @@
 //! A blob's bytes, whatever happens to the connection: what is read from it goes on where it broke.
 //!
-//! In: a digest and a size. Out: a reader of exactly that many bytes, or an error. The digest is verified by whoever
+//! In: a digest, a size, and which of the bytes are wanted. Out: a reader of exactly those, or an error. The digest is verified by whoever
 //! reads, who has to hash the bytes anyway.
 
 use std::io::{self, ErrorKind, Read};
+use std::ops::Range;
 use std::sync::Arc;
 
 use ureq::http::{Response, header};
@@ -24,6 +25,8 @@ pub(super) struct Blob {
     digest: Digest,
     size: u64,
     at: u64,
+    /// Where what is wanted ends.
+    end: u64,
     body: Bytes,
     /// How often the connection broke without [`PROGRESS`] in between, and where it last did.
     breaks: u32,
@@ -35,13 +38,21 @@ struct Bytes {
     reader: BodyReader<'static>,
     /// Whether their end is known without waiting for the connection's.
     delimited: bool,
+    /// Whether they are those that were asked for, and not the whole blob.
+    partial: bool,
 }
 
 impl Blob {
-    /// Asks for the blob; its bytes follow as they are read.
-    pub(super) fn open(session: Arc<Session>, digest: Digest, size: u64) -> Result<Self> {
-        let body = body(&session, &digest, size, 0)?;
-        Ok(Self { session, digest, size, at: 0, body, breaks: 0, broke_at: 0 })
+    /// Asks for bytes of the blob, which follow as they are read. A registry without ranges gives all that come after the first.
+    pub(super) fn open(session: Arc<Session>, digest: Digest, size: u64, wanted: Range<u64>) -> Result<Self> {
+        let body = body(&session, &digest, size, &wanted)?;
+        let end = if body.partial { wanted.end } else { size };
+        Ok(Self { session, digest, size, at: wanted.start, end, body, breaks: 0, broke_at: 0 })
+    }
+
+    /// Where it ends.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// The connection broke: waits, and goes on at the same byte.
@@ -50,10 +61,10 @@ impl Blob {
             self.breaks = 0;
         }
         (self.breaks, self.broke_at) = (self.breaks + 1, self.at);
-        let Self { digest, size, at, .. } = self;
+        let Self { digest, size, at, end, .. } = self;
         let error = Error::new(format!("read {digest} of `{}` at byte {at} of {size}", self.session.name()));
         retry::pause(&self.session.notice, Failure::passing(error.because(cause)), self.breaks)?;
-        self.body = body(&self.session, &self.digest, self.size, self.at)?;
+        self.body = body(&self.session, digest, *size, &(*at..*end))?;
         Ok(())
     }
 
@@ -61,7 +72,7 @@ impl Blob {
     /// again.
     fn advance(&mut self, n: usize) -> usize {
         self.at += n as u64;
-        if self.at == self.size && self.body.delimited {
+        if self.at == self.end && self.body.delimited {
             let _ = self.body.reader.read(&mut [0]);
         }
         n
@@ -70,7 +81,7 @@ impl Blob {
 
 impl Read for Blob {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.size - self.at).unwrap_or(usize::MAX).min(buf.len());
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buf.len());
         if left == 0 {
             return Ok(0);
         }
@@ -86,18 +97,20 @@ impl Read for Blob {
     }
 }
 
-/// The blob's body from byte `from` on.
-fn body(session: &Session, digest: &Digest, size: u64, from: u64) -> Result<Bytes> {
+/// The part of the blob's body that is wanted, and perhaps what follows.
+fn body(session: &Session, digest: &Digest, size: u64, wanted: &Range<u64>) -> Result<Bytes> {
     let path = format!("blobs/{digest}");
+    let (from, until) = (wanted.start, Some(wanted.end).filter(|end| *end < size));
     let what = || format!("get {digest} of `{}`", session.name());
     retry::run(&session.notice, || {
-        let response = session.get(&path, None, from)?;
-        let skip = to_skip(&Answer::of(&response), from, size).context(what)?;
+        let response = session.get(&path, None, from, until)?;
+        let answer = Answer::of(&response);
+        let (skip, partial) = (to_skip(&answer, from, size).context(what)?, answer.partial);
         let delimited = response.body().content_length().is_some();
         let mut reader = response.into_body().into_reader();
         let skipped = io::copy(&mut reader.by_ref().take(skip), &mut io::sink()).context(what);
         match skipped.map_err(Failure::passing)? == skip {
-            true => Ok(Bytes { reader, delimited }),
+            true => Ok(Bytes { reader, delimited, partial }),
             false => Err(Failure::passing(Error::new(format!("the connection ended before byte {from}")))),
         }
     })

@@ -44,11 +44,13 @@ pub(super) struct Get<'a> {
     pub(super) authorization: Option<&'a str>,
     /// The first byte wanted.
     pub(super) from: u64,
+    /// The one after the last, if not all that follow are wanted.
+    pub(super) until: Option<u64>,
 }
 
 impl<'a> Get<'a> {
     pub(super) fn new(url: &'a Uri) -> Self {
-        Self { url, accept: None, authorization: None, from: 0 }
+        Self { url, accept: None, authorization: None, from: 0, until: None }
     }
 }
 
@@ -104,8 +106,9 @@ impl Http {
         if let Some(authorization) = get.authorization {
             request = request.header(header::AUTHORIZATION, authorization);
         }
-        if get.from > 0 {
-            request = request.header(header::RANGE, format!("bytes={}-", get.from));
+        if get.from > 0 || get.until.is_some() {
+            let last = get.until.map_or(String::new(), |until| (until - 1).to_string());
+            request = request.header(header::RANGE, format!("bytes={}-{last}", get.from));
         }
         request.call().map_err(|e| Failure::transport(format!("get {}", shown(url)), e))
     }

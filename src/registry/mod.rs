@@ -18,9 +18,8 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::manifest::{self, Descriptor, Documents};
 use crate::reference::RegistryRef;
-use crate::source::Source;
+use crate::source::{Far, Source};
 
-use blob::Blob;
 use credentials::Credential;
 use mirrors::Place;
 use session::{Document, Session};
@@ -33,6 +32,7 @@ mod http;
 mod mirrors;
 mod origin;
 mod proxy;
+mod ranges;
 mod retry;
 mod session;
 mod settings;
@@ -138,10 +138,20 @@ impl Source for Registry {
     }
 
     fn blob(&self, layer: &Layer) -> Result<Box<dyn Read + Send>> {
+        self.rest(layer, 0)
+    }
+
+    fn far(&self) -> Option<&dyn Far> {
+        Some(self)
+    }
+}
+
+impl Far for Registry {
+    fn rest(&self, layer: &Layer, from: u64) -> Result<Box<dyn Read + Send>> {
         let digest = layer.digest.context(|| "a layer without a digest cannot be asked of a registry")?;
         let size = layer.size.context(|| format!("the size of {digest} is not known"))?;
-        let (_, blob) = self.first(|session| Blob::open(Arc::clone(session), digest, size))?;
-        Ok(Box::new(blob))
+        let (_, blob) = self.first(|session| ranges::open(session, digest, size, from))?;
+        Ok(blob)
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::io::ErrorKind;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ureq::Body;
 use ureq::http::{Response, Uri, header};
@@ -21,6 +21,9 @@ use crate::error::{Context, Result};
 use crate::manifest::{ACCEPT, MAX_DOCUMENT};
 use crate::reference::RegistryRef;
 
+/// Connections beside one for each blob that is read: what registries bear with, and their pieces memory.
+const SPARE: usize = 4;
+
 /// The connections to one registry, for one image.
 pub(super) struct Session {
     name: RegistryRef,
@@ -32,6 +35,8 @@ pub(super) struct Session {
     scheme: OnceLock<&'static str>,
     /// Whether it has ever answered: a registry that then refuses connections is being restarted.
     answered: AtomicBool,
+    /// Connections that may still be opened beside one for each blob.
+    pub(super) spare: AtomicUsize,
 }
 
 impl std::fmt::Debug for Session {
@@ -73,6 +78,7 @@ impl Session {
             insecure: place.insecure,
             scheme: OnceLock::new(),
             answered: AtomicBool::new(false),
+            spare: AtomicUsize::new(SPARE),
         })
     }
 
@@ -88,7 +94,7 @@ impl Session {
     /// A small document, whole.
     pub(super) fn document(&self, path: &str, accept: Option<&str>) -> Result<Document> {
         retry::run(&self.notice, || {
-            let mut response = self.get(path, accept, 0)?;
+            let mut response = self.get(path, accept, 0, None)?;
             let bytes =
                 read(&mut response, MAX_DOCUMENT).map_err(|f| f.within(format!("get {}", self.subject(path))))?;
             let header = |name| text(response.headers(), name).map(str::to_owned);
@@ -98,9 +104,16 @@ impl Session {
         })
     }
 
-    /// One try to get what is at `path`, from this byte on: logs in if asked to, and again if the token has expired.
-    pub(super) fn get(&self, path: &str, accept: Option<&str>, from: u64) -> Result<Response<Body>, Failure> {
-        self.ask(&Get { accept, from, ..Get::new(&self.url(path)?) }, &self.subject(path))
+    /// One try to get what is at `path`, from one byte on and perhaps only until another: logs in if asked to, and again
+    /// if the token has expired.
+    pub(super) fn get(
+        &self,
+        path: &str,
+        accept: Option<&str>,
+        from: u64,
+        until: Option<u64>,
+    ) -> Result<Response<Body>, Failure> {
+        self.ask(&Get { accept, from, until, ..Get::new(&self.url(path)?) }, &self.subject(path))
     }
 
     /// Passes the registry's front door, `/v2/` (distribution-spec, "Determining Support"). Whether it wanted to know

@@ -3,21 +3,24 @@
 //! In: [`RunArgs`] and the caller's directories. Out: [`Request`], which plan decides by. Only `--env-file` is read from
 //! disk here; whether a bind's source exists is looked at by [`Request::check_sources`], before anything starts.
 
+mod devices;
 mod mounts;
 mod quantities;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use crate::cdi;
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
 use crate::error::{Context, Error, Result};
 use crate::gpu::classify::Capabilities;
 use crate::gpu::compat;
-use crate::gpu::select::{self, Asked};
+use crate::gpu::select::{self, Asked, Gpus};
 use crate::host::Host;
 use crate::plan::env::{self, Rule};
+use crate::seccomp;
 pub use mounts::Wanted;
-pub(crate) use mounts::fields;
+pub(crate) use mounts::{check_target, fields, parse_mode};
 pub use quantities::{Limit, parse_duration, parse_size};
 
 /// The largest env file that is read.
@@ -38,6 +41,10 @@ pub struct Request {
     pub user: Option<String>,
     /// `--root`
     pub root: bool,
+    /// `--fakeroot`
+    pub fakeroot: bool,
+    /// `--seccomp`
+    pub seccomp: seccomp::Wanted,
     /// `--stop-signal`
     pub stop_signal: Option<String>,
     /// `--gpus`, else what the host's environment asks for.
@@ -46,6 +53,10 @@ pub struct Request {
     pub gpu_caps: Option<Capabilities>,
     /// `--driver-root`
     pub driver_root: Option<PathBuf>,
+    /// `--device`
+    pub devices: Vec<cdi::Asked>,
+    /// `--cdi-spec-dir`; empty for the usual ones.
+    pub cdi_spec_dirs: Vec<PathBuf>,
     /// `--cuda-compat`
     pub cuda_compat: compat::Mode,
     /// `--rdma`
@@ -58,6 +69,8 @@ pub struct Request {
     pub command: Vec<OsString>,
     /// `--read-only`
     pub read_only: bool,
+    /// `--overlay`, absolute.
+    pub overlay: Option<PathBuf>,
     /// `--hostname`
     pub hostname: Option<String>,
     /// `--name`
@@ -75,6 +88,7 @@ pub struct Request {
 impl Request {
     /// Parses every option.
     pub fn new(args: &RunArgs, host: &Host) -> Result<Self> {
+        let devices = devices::wanted(&args.device)?;
         Ok(Self {
             mounts: mounts::wanted(args, host)?,
             env: env_rules(args)?,
@@ -82,8 +96,12 @@ impl Request {
             workdir: if args.here { Some(mounts::current_dir(host, "--here")?) } else { args.workdir.clone() },
             user: args.user.clone(),
             root: args.root,
+            fakeroot: args.fakeroot,
+            seccomp: seccomp::Wanted::parse(&args.seccomp)?,
             stop_signal: args.stop_signal.clone(),
-            gpus: select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str())?,
+            gpus: gpus(args, host, &devices)?,
+            devices,
+            cdi_spec_dirs: args.cdi_spec_dir.clone(),
             gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
             driver_root: args.driver_root.clone(),
             cuda_compat: args.cuda_compat,
@@ -92,6 +110,7 @@ impl Request {
             entrypoint: args.entrypoint.clone(),
             command: without_dashes(&args.command),
             read_only: args.read_only,
+            overlay: args.overlay.as_deref().map(|dir| absolute(dir, host)).transpose()?,
             hostname: args.hostname.clone().map(checked_hostname).transpose()?,
             name: args.name.clone(),
             network: args.network,
@@ -110,6 +129,18 @@ impl Request {
                 .context(|| format!("stat `{}`, the source of a bind ({why})", source.display())),
             Wanted::Tmpfs { .. } => Ok(()),
         })
+    }
+}
+
+fn absolute(dir: &Path, host: &Host) -> Result<PathBuf> {
+    if dir.is_absolute() { Ok(dir.into()) } else { Ok(mounts::current_dir(host, "a relative `--overlay`")?.join(dir)) }
+}
+
+/// What a batch system allots is not wanted beside GPUs that are named one by one.
+fn gpus(args: &RunArgs, host: &Host, devices: &[cdi::Asked]) -> Result<Asked> {
+    match args.gpus.is_none() && devices::names_nvidias(devices) {
+        true => Ok(Asked { gpus: Gpus::None, capabilities: None, why: "--device names NVIDIA's GPUs" }),
+        false => select::asked(args.gpus.as_deref(), |name| host.var(name)?.to_str()),
     }
 }
 

@@ -3,7 +3,7 @@
 //! In: the options, and the caller's directories. Out: [`Wanted`] values, parents before what is below them. Pure.
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use super::quantities::parse_size;
@@ -96,7 +96,8 @@ pub(super) fn wanted(args: &RunArgs, host: &Host) -> Result<Vec<Wanted>> {
     Ok(all)
 }
 
-fn check_target(target: &Path) -> Result<()> {
+/// Refuses a place where nothing can be mounted.
+pub(crate) fn check_target(target: &Path) -> Result<()> {
     let shown = target.display();
     if !target.is_absolute() {
         return Err(Error::new(format!("the mount target `{shown}` is not an absolute path"))
@@ -116,7 +117,7 @@ fn check_target(target: &Path) -> Result<()> {
 /// A comma list of `SRC[:DST][:OPTIONS]`; a piece that is an option word belongs to the mount before it.
 fn parse_volumes(list: &OsStr, host: &Host) -> Result<Vec<Wanted>> {
     let mut specs: Vec<Vec<u8>> = Vec::new();
-    for piece in list.as_bytes().split(|&b| b == b',') {
+    for piece in split(list.as_bytes(), b',') {
         match specs.last_mut() {
             Some(last) if is_volume_option(piece) => {
                 last.push(b',');
@@ -129,12 +130,50 @@ fn parse_volumes(list: &OsStr, host: &Host) -> Result<Vec<Wanted>> {
 }
 
 fn is_volume_option(word: &[u8]) -> bool {
-    matches!(word, b"ro" | b"rw" | b"z" | b"Z" | b"rbind" | b"rprivate" | b"private")
+    matches!(word, b"ro" | b"rw" | b"z" | b"Z" | b"rbind" | b"rprivate" | b"private") || refused(word).is_some()
+}
+
+/// Why an option that Docker or Podman has cannot be honoured.
+fn refused(word: &[u8]) -> Option<&'static str> {
+    Some(match word {
+        b"shared" | b"rshared" => "what an ordinary user mounts inside cannot appear outside",
+        b"slave" | b"rslave" => "what is mounted outside later does not appear inside: everything there now does",
+        b"bind" => "what is mounted below a bind always comes along",
+        b"U" => "an ordinary user cannot give files away: they are the caller's inside as well",
+        b"O" => "there are no overlays of single directories: `--overlay` keeps what is written to the image",
+        b"copy" | b"nocopy" => "there are no named volumes that anything could be copied to",
+        _ => return None,
+    })
+}
+
+/// Pieces between separators. A backslash before a separator makes it an ordinary character.
+fn split(bytes: &[u8], separator: u8) -> Vec<&[u8]> {
+    let (mut pieces, mut start) = (Vec::new(), 0);
+    for at in 0..bytes.len() {
+        if bytes[at] == separator && (at == 0 || bytes[at - 1] != b'\\') {
+            pieces.push(&bytes[start..at]);
+            start = at + 1;
+        }
+    }
+    pieces.push(&bytes[start..]);
+    pieces
+}
+
+/// A name without the backslashes that [`split`] has heeded.
+fn unescaped(name: &[u8]) -> OsString {
+    let mut plain = Vec::new();
+    for &byte in name {
+        if matches!(byte, b':' | b',') && plain.last() == Some(&b'\\') {
+            plain.pop();
+        }
+        plain.push(byte);
+    }
+    OsString::from_vec(plain)
 }
 
 fn parse_volume(spec: &OsStr, host: &Host) -> Result<Wanted> {
     let bad = |why: &str| Error::new(format!("`--volume {}`: {why}", spec.display()));
-    let mut parts: Vec<&[u8]> = spec.as_bytes().split(|&b| b == b':').collect();
+    let mut parts = split(spec.as_bytes(), b':');
     let options = match parts.last() {
         Some(last) if parts.len() > 1 && last.split(|&b| b == b',').all(is_volume_option) => parts.pop(),
         Some(last) if parts.len() > 2 => {
@@ -143,14 +182,18 @@ fn parse_volume(spec: &OsStr, host: &Host) -> Result<Wanted> {
         }
         _ => None,
     };
+    let mut words = options.into_iter().flat_map(|o| o.split(|&b| b == b','));
+    if let Some((word, why)) = words.find_map(|word| Some((word, refused(word)?))) {
+        return Err(bad(&format!("`{}` cannot be had: {why}", String::from_utf8_lossy(word))));
+    }
     let read_only = options.is_some_and(|o| o.split(|&b| b == b',').any(|w| w == b"ro"));
     let (source, target) = match parts[..] {
         [both] if !both.is_empty() => (both, both),
         [source, target] if !source.is_empty() && !target.is_empty() => (source, target),
         _ => return Err(bad("it is not SRC[:DST][:ro]")),
     };
-    let source = absolute_source(OsStr::from_bytes(source), host)?;
-    let target = if parts.len() == 1 { source.clone() } else { OsStr::from_bytes(target).into() };
+    let source = absolute_source(&unescaped(source), host)?;
+    let target = if parts.len() == 1 { source.clone() } else { unescaped(target).into() };
     Ok(Wanted::Bind { source, target, read_only, why: "--volume" })
 }
 
@@ -198,6 +241,11 @@ fn parse_mount(spec: &OsStr, host: &Host) -> Result<Wanted> {
             "source" | "src" => source = Some(value),
             "target" | "dst" | "destination" => target = Some(PathBuf::from(value)),
             "readonly" | "ro" => read_only = matches!(&*text, "" | "true" | "1"),
+            "bind-propagation" if matches!(&*text, "private" | "rprivate") => {}
+            "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "consistency" => {
+                let why = refused(text.as_bytes()).unwrap_or("what is mounted below comes along, read-only with it");
+                return Err(bad(format!("`{key}={text}` cannot be had: {why}")));
+            }
             "tmpfs-size" => size = Some(parse_size(&text)?),
             "tmpfs-mode" => mode = parse_mode(&text)?,
             _ => return Err(bad(format!("the key `{key}` is not known"))),
@@ -231,7 +279,8 @@ fn parse_tmpfs(spec: &OsStr) -> Result<Wanted> {
     Ok(Wanted::Tmpfs { target: OsStr::from_bytes(&bytes[..at]).into(), size, mode })
 }
 
-fn parse_mode(text: &str) -> Result<u32> {
+/// Permission bits, in octal.
+pub(crate) fn parse_mode(text: &str) -> Result<u32> {
     let mode = u32::from_str_radix(text, 8).ok().filter(|m| *m <= 0o7777);
     mode.ok_or_else(|| Error::new(format!("`{text}` is not a mode in octal")))
 }
@@ -255,6 +304,9 @@ mod tests {
             ("/a", vec![bind("/a", "/a", false, "--volume")]),
             ("/a:ro", vec![bind("/a", "/a", true, "--volume")]),
             ("/a:/b:ro,z,/c:/d", vec![bind("/a", "/b", true, "--volume"), bind("/c", "/d", false, "--volume")]),
+            (r"/a\:b\,c:/d\:e", vec![bind("/a:b,c", "/d:e", false, "--volume")]),
+            (r"/a\b\\c:/b", vec![bind(r"/a\b\\c", "/b", false, "--volume")]),
+            ("/a:/b:rprivate,Z,/c", vec![bind("/a", "/b", false, "--volume"), bind("/c", "/c", false, "--volume")]),
             ("./x:/b", vec![bind("/work/./x", "/b", false, "--volume")]),
             ("~/x:/b", vec![bind("/home/me/x", "/b", false, "--volume")]),
         ] {

@@ -1,55 +1,73 @@
-//! flock(2), held by a value. The kernel lets go of it however its holder ends.
+//! flock(2), or what there is in its place, held by a value. The kernel lets go of it however its holder ends.
 
 use std::fs::File;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::error::{Context, Error, Result};
+use super::local_lock;
+use crate::error::{Context, Result};
 
 /// A lock that is held.
 #[derive(Debug)]
-pub struct Lock(#[allow(dead_code)] Flock<File>); // held, not looked at
+pub struct Lock {
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    Flock(Flock<File>),
+    /// What is locked, and the lock, on a file system that has none.
+    Local(File, #[allow(dead_code)] File), // held, not looked at
+}
 
 impl Lock {
     /// Shares a file or directory that must be there, and still be there once it is locked.
     pub fn shared(path: &Path) -> Result<Self> {
         let file = File::open(path).context(|| format!("open `{}`", path.display()))?;
-        let lock = take(file, FlockArg::LockShared, path)?;
-        match is_at(&lock, path) {
-            true => Ok(Self(lock)),
-            false => Err(Error::new(format!("`{}` was removed", path.display()))),
-        }
+        let removed = || format!("`{}` was removed", path.display());
+        take(file, FlockArg::LockShared, path)?.filter(|lock| lock.is_at(path)).context(removed)
     }
 
     /// Shares a lock file, which is made if need be; none if it was removed meanwhile.
     pub(super) fn shared_file(path: &Path) -> Result<Option<Self>> {
-        let lock = take(lock_file(path)?, FlockArg::LockShared, path)?;
-        Ok(is_at(&lock, path).then_some(Self(lock)))
+        Ok(take(lock_file(path)?, FlockArg::LockShared, path)?.filter(|lock| lock.is_at(path)))
     }
 
     /// Waits for a lock file to be nobody else's. One that was removed meanwhile guards nothing any more.
     pub(super) fn exclusive_file(path: &Path) -> Result<Self> {
         loop {
             let lock = take(lock_file(path)?, FlockArg::LockExclusive, path)?;
-            if is_at(&lock, path) {
-                return Ok(Self(lock));
+            if let Some(lock) = lock.filter(|lock| lock.is_at(path)) {
+                return Ok(lock);
             }
         }
     }
 
     /// Locks a file or directory if nobody has it locked.
     pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
-        let what = || format!("flock `{}`", path.display());
         let file = match File::open(path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             file => file.context(|| format!("open `{}`", path.display()))?,
         };
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(is_at(&lock, path).then_some(Self(lock))),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => Ok(None),
-            Err((_, e)) => Err(e).context(what),
+        Ok(take(file, FlockArg::LockExclusiveNonblock, path)?.filter(|lock| lock.is_at(path)))
+    }
+
+    /// Whether other machines do not see it.
+    pub(super) fn is_local(&self) -> bool {
+        matches!(self.held, Held::Local(..))
+    }
+
+    fn is_at(&self, path: &Path) -> bool {
+        let file = match &self.held {
+            Held::Flock(file) => file,
+            Held::Local(file, _) => file,
+        };
+        match (file.metadata(), std::fs::metadata(path)) {
+            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
+            _ => false,
         }
     }
 }
@@ -60,15 +78,18 @@ fn lock_file(path: &Path) -> Result<File> {
     options.open(path).context(|| format!("open `{}`", path.display()))
 }
 
-fn take(file: File, how: FlockArg, path: &Path) -> Result<Flock<File>> {
-    Flock::lock(file, how).map_err(|(_, e)| e).context(|| format!("flock `{}`", path.display()))
-}
-
-fn is_at(lock: &Flock<File>, path: &Path) -> bool {
-    match (lock.metadata(), std::fs::metadata(path)) {
-        (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-        _ => false,
-    }
+/// None if somebody else has it, and `how` is not to wait.
+fn take(file: File, how: FlockArg, path: &Path) -> Result<Option<Lock>> {
+    let what = || format!("flock `{}`", path.display());
+    let held = match Flock::lock(file, how) {
+        Ok(lock) => Some(Held::Flock(lock)),
+        Err((_, Errno::EWOULDBLOCK)) => None,
+        Err((file, e)) if local_lock::is_needed(e) => {
+            local_lock::lock(&file, how).context(what)?.map(|lock| Held::Local(file, lock))
+        }
+        Err((_, e)) => return Err(e).context(what),
+    };
+    Ok(held.map(|held| Lock { held }))
 }
 
 #[cfg(test)]

@@ -52,6 +52,14 @@ impl Making {
         &self.path
     }
 
+    /// An empty directory for the files of a layer.
+    pub fn stage(&self) -> Result<PathBuf> {
+        let stage = self.path.join("files");
+        delete::tree(&stage)?;
+        std::fs::create_dir(&stage).context(|| format!("mkdir `{}`", stage.display()))?;
+        Ok(stage)
+    }
+
     /// Whether an earlier process of this boot finished it, but not the image it is for.
     pub fn is_whole(&self) -> bool {
         self.path.join(INDEX).exists()

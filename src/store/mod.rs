@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! STORE/                     mode 0700, by default ~/.local/share/gpurun
-//!   names/HEX.json           a reference and a platform, and the image they last meant; HEX is their hash
+//!   names/REFERENCE.json     a reference and a platform, with %2F for each /, and the image they last meant
 //!   images/HEX.json          an image: its config and its layers; HEX is its digest
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
 //!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
+//!   nvml/HEX.json            what NVML said of a machine; HEX is the hash of its boot, driver, GPUs and their nodes
+//!   kept/HEX                 what has come of a blob while its layer is made; HEX is the blob's digest
 //!   making/BOOT/guard        flock, shared: whoever pulls, so that other machines with this store let it be
 //!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
 //!   making/BOOT/NAME.lock    flock, exclusive: whoever makes it
@@ -17,16 +19,24 @@
 //! one rename, after one syncfs of everything. Layers come first, then the rootfs, the image, the name; removal goes the
 //! other way, so whatever is cut in between leaves only what nothing refers to; but a layer goes before the rootfs that shows
 //! its files, since it is worth nothing without them. A layer in `making` that has an index
-//! is whole as well, but a power cut may have lost it: another boot does not trust it. Nobody waits for a lock in
+//! is whole as well, but a power cut may have lost it: another boot does not trust it. What is kept of a blob is hashed again
+//! by whoever goes on with it, and goes when its layer is whole. Nobody waits for a lock in
 //! `making` while they hold one there, except whoever publishes a rootfs. A run holds a shared flock on
 //! `rootfs/HEX`, and what is locked is not removed.
 //!
 //! Runs before the launch. A warm run only reads, a name and an image, and holds the flock; once an hour at most it sets the
-//! time of the name's record, by which `prune` finds what was not used for long.
+//! time of the name's record, by which `prune` finds what was not used for long. What is in `nvml` is trusted by nobody who
+//! cannot read it, and taken away by `prune`: whoever misses it asks NVML again.
+//!
+//! A file system without flock gets locks that this machine alone sees; one without hard links gets copies.
 
+mod copy;
 mod delete;
+mod kept;
+mod local_lock;
 mod lock;
 mod making;
+mod nvml;
 mod parallel;
 mod prune;
 mod record;
@@ -43,16 +53,21 @@ use nix::errno::Errno;
 use crate::error::{Context, Error, Hint, Result};
 use crate::host::Host;
 use crate::image::Digest;
+pub use kept::{Kept, Resumed};
 pub use lock::Lock;
 pub use making::Making;
 pub use prune::{Limits, shared};
+use record::Loaded;
 pub use record::{ImageRecord, LayerRecord, NameRecord, since_1970};
 pub use remove::Removal;
-pub use rootfs::build as build_rootfs;
+pub use rootfs::{Degraded, build as build_rootfs};
 pub use sharing::{LayerFiles, Shown};
 
 /// How exactly it is known when a name was used, in seconds.
 const USED_WITHIN: u64 = 3600;
+
+/// The longest reference and platform that name their own file, whose name has 255 bytes at most; others are hashed.
+const MAX_KEY: usize = 200;
 
 /// A store.
 #[derive(Clone, Debug)]
@@ -63,8 +78,15 @@ pub struct Store {
 /// A pull, while which nobody removes what it makes or needs.
 #[derive(Debug)]
 pub struct Pulling {
-    _store: Lock,
+    store: Lock,
     _boot: Lock,
+}
+
+impl Pulling {
+    /// Whether other machines that share the store cannot see this machine's locks.
+    pub fn is_for_this_machine_alone(&self) -> bool {
+        self.store.is_local()
+    }
 }
 
 /// A rootfs that nobody removes while this is held.
@@ -101,8 +123,12 @@ impl Store {
 
     /// The image of this digest, if its rootfs is there.
     pub fn image(&self, digest: &Digest) -> Result<Option<ImageRecord>> {
-        let record = ImageRecord::read(&self.image_path(digest))?;
-        Ok(record.filter(|record| self.rootfs_path(&record.chain_id).exists()))
+        Ok(ImageRecord::read(&self.image_path(digest))?.filter(|record| self.has(record)))
+    }
+
+    /// Whether an image's rootfs is there.
+    pub fn has(&self, record: &ImageRecord) -> bool {
+        self.rootfs_path(&record.chain_id).exists()
     }
 
     /// The rootfs of an image, held so that nobody removes it.
@@ -123,8 +149,8 @@ impl Store {
         }
     }
 
-    /// Refuses what the store's disk has no room for.
-    pub fn check_room(&self, bytes: u64) -> Result<()> {
+    /// Refuses what the store's disk has no room for: blobs of so many bytes, and an image of so many layers.
+    pub fn check_room(&self, bytes: u64, layers: usize) -> Result<()> {
         let disk = nix::sys::statvfs::statvfs(&self.root).context(|| format!("statvfs `{}`", self.root.display()))?;
         let free = disk.blocks_available() * disk.fragment_size();
         let shown = crate::output::size;
@@ -136,28 +162,41 @@ impl Store {
             ))
             .because(Errno::ENOSPC));
         }
-        match disk.files() > 0 && disk.files_available() == 0 {
-            true => Err(Error::new("the store's file system has no inode free").because(Errno::ENOSPC)),
+        // For each layer its directory, stage, index, lock and blob, and as many for the image. Some file systems count none.
+        let (inodes, least) = (disk.files_available(), 5 * (layers as u64 + 1));
+        match disk.files() > 0 && inodes < least {
+            true => {
+                Err(Error::new(format!("the store has {inodes} inodes free, and the image needs at least {least}"))
+                    .because(Errno::ENOSPC))
+            }
             false => Ok(()),
         }
     }
 
-    /// Everything that has a name, sorted by it.
+    /// Everything that has a name, sorted by it. Damaged records are passed over, here and in [`Self::images`].
     pub fn names(&self) -> Result<Vec<NameRecord>> {
-        let mut all = self.read_all("names", NameRecord::read)?;
+        let mut all = self.load_all("names", NameRecord::load, |_, _| {})?;
         all.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
         Ok(all)
     }
 
     /// Every image.
     pub fn images(&self) -> Result<Vec<ImageRecord>> {
-        self.read_all("images", ImageRecord::read)
+        self.load_all("images", ImageRecord::load, |_, _| {})
+    }
+
+    /// The records that are damaged, and how.
+    pub fn damaged(&self) -> Result<Vec<(PathBuf, Error)>> {
+        let mut all = Vec::new();
+        self.load_all("names", NameRecord::load, |path, error| all.push((path, error)))?;
+        self.load_all("images", ImageRecord::load, |path, error| all.push((path, error)))?;
+        Ok(all)
     }
 
     /// Makes the store's directories, and keeps whoever removes things away from it.
     pub fn begin_pull(&self) -> Result<Pulling> {
         let what = || format!("make the store `{}`", self.root.display());
-        for name in ["names", "images", "rootfs", "layers", "making"] {
+        for name in ["names", "images", "rootfs", "layers", "making", "kept"] {
             make_private_dirs(&self.root.join(name)).context(what).hint(|| "--store DIR names another place")?;
         }
         let path = self.root.join("lock");
@@ -165,13 +204,18 @@ impl Store {
         let lock = lock.context(|| format!("`{}` was removed", path.display()))?;
         let guard = making::guard(self)?;
         making::reclaim(self)?;
-        Ok(Pulling { _store: lock, _boot: guard })
+        self.forget_old()?;
+        Ok(Pulling { store: lock, _boot: guard })
     }
 
-    /// Writes everything to the disk, then gives what was made its final names.
-    pub fn publish(&self, rootfs: Option<Making>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
+    /// Writes everything to the disk.
+    pub fn sync(&self) -> Result<()> {
         let dir = std::fs::File::open(&self.root).context(|| format!("open `{}`", self.root.display()))?;
-        crate::sys::syncfs(dir.as_fd()).context(|| format!("write the store `{}` to its disk", self.root.display()))?;
+        crate::sys::syncfs(dir.as_fd()).context(|| format!("write the store `{}` to its disk", self.root.display()))
+    }
+
+    /// Gives what was made, and is on the disk, its final names.
+    pub fn publish(&self, rootfs: Option<Making>, image: &ImageRecord, name: &NameRecord) -> Result<()> {
         for layer in image.diff_ids() {
             self.publish_layer(&layer)?;
         }
@@ -216,16 +260,24 @@ impl Store {
     }
 
     fn name_path(&self, reference: &str, platform: &str) -> PathBuf {
-        let key = Digest::of(format!("{reference} {platform}").as_bytes());
-        self.root.join("names").join(format!("{}.json", key.hex()))
+        let key = format!("{reference} {platform}").replace('%', "%25").replace('/', "%2F");
+        let key = if key.len() > MAX_KEY { Digest::of(key.as_bytes()).hex() } else { key };
+        self.root.join("names").join(key + ".json")
     }
 
-    /// Every record in a directory of the store.
-    fn read_all<T>(&self, dir: &str, read: impl Fn(&Path) -> Result<Option<T>>) -> Result<Vec<T>> {
+    /// Every sound record in a directory of the store; the others are told.
+    fn load_all<T>(
+        &self,
+        dir: &str,
+        load: impl Fn(&Path) -> Result<Loaded<T>>,
+        mut damaged: impl FnMut(PathBuf, Error),
+    ) -> Result<Vec<T>> {
         let mut all = Vec::new();
-        for path in entries(&self.root.join(dir))? {
-            if path.extension().is_some_and(|e| e == "json") {
-                all.extend(read(&path)?); // nothing if it was removed meanwhile
+        for path in entries(&self.root.join(dir))?.into_iter().filter(|p| p.extension().is_some_and(|e| e == "json")) {
+            match load(&path)? {
+                None => {} // it was removed meanwhile
+                Some(Ok(record)) => all.push(record),
+                Some(Err(error)) => damaged(path, error),
             }
         }
         Ok(all)

@@ -29,6 +29,7 @@ impl Store {
             }
         }
         self.sweep()?;
+        self.forget_nvml()?;
         Ok(gone)
     }
 }

@@ -91,7 +91,11 @@ impl ImageRecord {
     }
 
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        read(path)
+        sound(Self::load(path)?)
+    }
+
+    pub(super) fn load(path: &Path) -> Result<Loaded<Self>> {
+        load(path)
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {
@@ -101,9 +105,13 @@ impl ImageRecord {
 
 impl NameRecord {
     pub(super) fn read(path: &Path) -> Result<Option<Self>> {
-        let Some(record) = read::<Self>(path)? else { return Ok(None) };
+        sound(Self::load(path)?)
+    }
+
+    pub(super) fn load(path: &Path) -> Result<Loaded<Self>> {
         let modified = std::fs::metadata(path).and_then(|meta| meta.modified());
-        Ok(Some(Self { used: modified.map_or(record.pulled, since_1970), ..record }))
+        let used = |record: Self| Self { used: modified.map_or(record.pulled, since_1970), ..record };
+        Ok(load(path)?.map(|sound| sound.map(used)))
     }
 
     pub(super) fn write(&self, path: &Path) -> Result<()> {
@@ -116,18 +124,28 @@ pub fn since_1970(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs())
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+/// A record; none if it is not there, an error if it is damaged. What cannot be read at all is an error of another kind: the
+/// record may be sound.
+pub(super) type Loaded<T> = Option<Result<T>>;
+
+pub(super) fn load<T: DeserializeOwned>(path: &Path) -> Result<Loaded<T>> {
     let what = || format!("read `{}`", path.display());
-    let text = match std::fs::read(path) {
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        text => text.context(what).hint(|| "--store DIR names another place for images")?,
-    };
-    let damaged = || "the store is damaged: remove this file, then pull the image again";
-    serde_json::from_slice(&text).context(what).hint(damaged).map(Some)
+    match std::fs::read(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        text => {
+            let text = text.context(what).hint(|| "--store DIR names another place for images")?;
+            Ok(Some(serde_json::from_slice(&text).context(what)))
+        }
+    }
+}
+
+fn sound<T>(loaded: Loaded<T>) -> Result<Option<T>> {
+    let what_to_do = || "the store is damaged: `gpurun prune` takes the record away, then pull the image again";
+    loaded.transpose().hint(what_to_do)
 }
 
 /// Readers see the old record or the new one, and a power cut leaves one of them.
-fn write(path: &Path, record: &impl Serialize) -> Result<()> {
+pub(super) fn write(path: &Path, record: &impl Serialize) -> Result<()> {
     let what = || format!("write `{}`", path.display());
     let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
     let text = serde_json::to_vec(record).context(what)?;

@@ -22,7 +22,7 @@ impl Store {
     pub fn remove(&self, name: &NameRecord) -> Result<Removal> {
         let _lock = Lock::exclusive_file(&self.root.join("lock"))?;
         let names = self.names()?.into_iter().filter(|n| n.digest == name.digest).count();
-        let record = ImageRecord::read(&self.image_path(&name.digest))?;
+        let record = ImageRecord::load(&self.image_path(&name.digest))?.and_then(Result::ok); // what is damaged may go
         if names == 1 && record.as_ref().is_some_and(|r| self.is_in_use(r).unwrap_or(true)) {
             return Ok(Removal::InUse);
         }
@@ -61,7 +61,8 @@ impl Store {
         // A layer without the rootfs that shows its files would be worse than none.
         self.keep_only("layers", &layers)?;
         self.keep_only("rootfs", &trees)?;
-        self.remove_half_written()?;
+        self.remove_worthless_records()?;
+        self.forget_all()?;
         kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {
@@ -71,16 +72,14 @@ impl Store {
         Ok(())
     }
 
-    /// Records are written with the store's lock shared: what is half written now was left by a process that died.
-    fn remove_half_written(&self) -> Result<()> {
-        for path in
-            ["names", "images"].iter().map(|dir| entries(&self.root.join(dir))).collect::<Result<Vec<_>>>()?.concat()
-        {
-            if path.extension().is_some_and(|e| e == "tmp") {
-                remove_file(&path)?;
-            }
+    /// Those that are damaged, and those that are half written: that is done with the store's lock shared, so whoever did it
+    /// now is dead.
+    fn remove_worthless_records(&self) -> Result<()> {
+        for dir in ["names", "images"] {
+            let all = entries(&self.root.join(dir))?;
+            all.iter().filter(|path| path.extension().is_some_and(|e| e == "tmp")).try_for_each(|p| remove_file(p))?;
         }
-        Ok(())
+        self.damaged()?.iter().try_for_each(|(path, _)| remove_file(path))
     }
 
     fn keep_only(&self, dir: &str, needed: &HashSet<String>) -> Result<()> {
@@ -105,7 +104,7 @@ impl Store {
     }
 }
 
-fn remove_file(path: &Path) -> Result<()> {
+pub(super) fn remove_file(path: &Path) -> Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).context(|| format!("remove `{}`", path.display())),
         _ => Ok(()),

@@ -21,16 +21,27 @@ use crate::layer::tree::Directory;
 /// What the owner needs to go through a directory.
 const OPEN: u32 = 0o500;
 
+/// What the file system could not do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Degraded {
+    /// Extended attributes of directories that it could not take.
+    pub lost_xattrs: u64,
+    /// Files that are copies, for they could have no more names.
+    pub copies: u64,
+}
+
 /// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first.
-/// Gives the number of extended attributes that the file system could not take.
-pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> Result<u64> {
+pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> Result<Degraded> {
     std::fs::create_dir(root).context(|| format!("mkdir `{}`", root.display()))?;
     let root = open_dir(nix::fcntl::AT_FDCWD, root.as_os_str().as_encoded_bytes())?;
     for directory in directories.iter().filter(|d| !d.path.is_empty()) {
         mkdirat(&root, directory.path.as_slice(), Mode::S_IRWXU).context(|| shown("mkdir", &directory.path))?;
     }
-    parallel::each(directories, |directory| fill(root.as_fd(), directory, layers))?;
-    let lost = AtomicU64::new(0);
+    let (lost, copies) = (AtomicU64::new(0), AtomicU64::new(0));
+    parallel::each(directories, |directory| {
+        copies.fetch_add(fill(root.as_fd(), directory, layers)?, Ordering::Relaxed);
+        Ok(())
+    })?;
     let finish = |directory: &&Directory| {
         lost.fetch_add(finish(root.as_fd(), directory)?, Ordering::Relaxed);
         Ok(())
@@ -38,19 +49,20 @@ pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> 
     let (open, closed): (Vec<_>, Vec<_>) = directories.iter().partition(|d| d.attributes.mode & OPEN == OPEN);
     parallel::each(&open, finish)?;
     closed.iter().rev().try_for_each(finish)?;
-    Ok(lost.into_inner())
+    Ok(Degraded { lost_xattrs: lost.into_inner(), copies: copies.into_inner() })
 }
 
-/// Links the files of one directory into it.
-fn fill(root: BorrowedFd, directory: &Directory, layers: &[&LayerFiles]) -> Result<()> {
+/// Links the files of one directory into it; gives the number of those that had to be copied.
+fn fill(root: BorrowedFd, directory: &Directory, layers: &[&LayerFiles]) -> Result<u64> {
     if directory.files.is_empty() {
-        return Ok(());
+        return Ok(0);
     }
-    let dir = open_dir(root, &directory.path)?;
+    let (dir, mut copies) = (open_dir(root, &directory.path)?, 0);
     for (name, staged) in &directory.files {
-        layers[staged.layer].link(staged.number, &dir, name).context(|| shown("fill", &directory.path))?;
+        let copied = layers[staged.layer].link(staged.number, &dir, name).context(|| shown("fill", &directory.path))?;
+        copies += u64::from(copied);
     }
-    Ok(())
+    Ok(copies)
 }
 
 /// Gives a directory its attributes.

@@ -1,12 +1,16 @@
 //! Where the files of a layer are. A file has one name for each rootfs that shows it, and one in the stage of its layer
 //! only while no rootfs does: so link counts are what the image says, until images share a layer.
 //!
+//! Hard links and not reflinks, where there is a choice: what two images share is then one file in the page cache as well, and
+//! nothing here is ever written, so that blocks of one's own would gain nothing but link counts.
+//!
 //! In: layers and images of the store. Out: for each layer its stage, and what of it is elsewhere. Pulls look; what
 //! changes stages runs with the store's lock exclusive.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -14,7 +18,7 @@ use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::unistd::linkat;
 
 use super::lock::Lock;
-use super::{ImageRecord, Store, parallel, path_of};
+use super::{ImageRecord, Store, copy, parallel, path_of};
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;
 use crate::layer::change::Index;
@@ -45,20 +49,28 @@ impl LayerFiles {
         self.elsewhere = shown;
     }
 
-    /// Gives the file of this number one more name.
-    pub(super) fn link(&self, number: u64, dir: &OwnedFd, name: &[u8]) -> Result<()> {
+    /// Gives the file of this number one more name, or makes a copy where that cannot be: whether it did.
+    pub(super) fn link(&self, number: u64, dir: &OwnedFd, name: &[u8]) -> Result<bool> {
         let what = || format!("link file {number} of a layer to `{}`", String::from_utf8_lossy(name));
-        match linkat(&self.stage, number.to_string().as_str(), dir, name, AtFlags::empty()) {
-            Err(Errno::ENOENT) => {}
+        match link_or_copy(self.stage.as_fd(), number.to_string().as_bytes(), dir, name) {
+            Err(e) if e.is_io(ErrorKind::NotFound) => {}
             done => return done.context(what),
         }
         let missing =
             || Error::new("the store has lost it").hint("`gpurun rm` the images that share the layer, and pull again");
-        let shown = self.elsewhere.get(&number).ok_or(Errno::ENOENT);
-        match shown.and_then(|path| linkat(AT_FDCWD, path, dir, name, AtFlags::empty())) {
-            Err(Errno::ENOENT) => Err(missing()).context(what),
+        let shown = self.elsewhere.get(&number).ok_or_else(missing).context(what)?;
+        match link_or_copy(AT_FDCWD, shown.as_os_str().as_encoded_bytes(), dir, name) {
+            Err(e) if e.is_io(ErrorKind::NotFound) => Err(missing()).context(what),
             done => done.context(what),
         }
+    }
+}
+
+/// Whether it had to be a copy.
+fn link_or_copy(from: BorrowedFd, old: &[u8], dir: &OwnedFd, new: &[u8]) -> Result<bool> {
+    match linkat(from, old, dir, new, AtFlags::empty()) {
+        Err(e) if copy::is_needed(e) => copy::copy(from, old, dir.as_fd(), new).map(|()| true),
+        done => done.map(|()| false).map_err(std::io::Error::from).context(|| "linkat"),
     }
 }
 
@@ -66,8 +78,11 @@ impl Store {
     /// What the rootfs in the store show of these layers.
     pub fn shown(&self, layers: &HashSet<Digest>) -> Result<HashMap<Digest, Shown>> {
         let mut all: HashMap<_, Shown> = HashMap::new();
+        if layers.is_empty() {
+            return Ok(all);
+        }
         for image in self.images()?.iter().filter(|image| image.shares(layers)) {
-            for (layer, number, path) in self.shown_by(image)? {
+            for (layer, number, path) in self.shown_if_sound(image) {
                 all.entry(layer).or_default().entry(number).or_insert(path);
             }
         }
@@ -84,7 +99,7 @@ impl Store {
 
     /// The same, for a caller that has the store's lock.
     pub(super) fn thin_locked(&self, record: &ImageRecord) -> Result<()> {
-        parallel::each(&self.shown_by(record)?, |(layer, number, _)| remove_if_there(&self.staged(layer, *number)))
+        parallel::each(&self.shown_if_sound(record), |(layer, number, _)| remove_if_there(&self.staged(layer, *number)))
     }
 
     /// Gives the files that only this image shows their names in stages back, as far as other images have the layers.
@@ -98,13 +113,26 @@ impl Store {
         if !record.shares(&shared) {
             return Ok(()); // nothing of it is needed, so it may as well be damaged
         }
-        for (layer, number, path) in self.shown_by(record)?.into_iter().filter(|(layer, ..)| shared.contains(layer)) {
-            match linkat(AT_FDCWD, &path, AT_FDCWD, &self.staged(&layer, number), AtFlags::empty()) {
+        for (layer, number, path) in
+            self.shown_if_sound(record).into_iter().filter(|(layer, ..)| shared.contains(layer))
+        {
+            let staged = self.staged(&layer, number);
+            match linkat(AT_FDCWD, &path, AT_FDCWD, &staged, AtFlags::empty()) {
                 Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {} // it may be lost, and whoever needs it says so
+                Err(e) if copy::is_needed(e) => {
+                    let what = || format!("rename `{}` to `{}`", path.display(), staged.display());
+                    std::fs::rename(&path, &staged).context(what)?; // the image goes anyway
+                }
                 Err(e) => return Err(e).context(|| format!("link `{}` to its layer's stage", path.display())),
             }
         }
         Ok(())
+    }
+
+    /// What an image shows, if its layers' indexes can be read. Where they cannot, whoever needs such a layer says so; other
+    /// images must not suffer, and it must be possible to remove this one.
+    fn shown_if_sound(&self, image: &ImageRecord) -> Vec<(Digest, u64, PathBuf)> {
+        self.shown_by(image).unwrap_or_default()
     }
 
     /// Every file that an image shows: its layer, its number there, and where. What is below a directory that its owner may

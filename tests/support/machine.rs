@@ -1,8 +1,11 @@
-//! A machine in a folder, made from a list in `tests/driver-roots`: files, links, nodes, GPUs. Libraries are ELF files of
-//! two sections, so that their names and needs are read as those of real ones are.
+//! A machine in a folder, made from a list in `tests/driver-roots`: files, links, nodes, GPUs, MIG instances. Libraries are
+//! ELF files of two sections, so that their names and needs are read as those of real ones are; but an NVML that is asked is
+//! `nvml.c`, with the list's lines that start with `says` as its table.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
 
 use gpurun::gpu::ldcache::{Cache, Entry, FLAGS_X86_64, merge};
 
@@ -19,7 +22,7 @@ impl Machine {
     /// Makes the one that a text lists.
     pub(crate) fn from_list(text: &str) -> Self {
         let machine = Self(tempfile::tempdir().expect("make a temporary directory"));
-        let (mut nodes, mut cache) = (String::new(), Vec::new());
+        let (mut nodes, mut cache, mut minors) = (String::new(), Vec::new(), String::new());
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let words: Vec<_> = line.split_whitespace().collect();
             match words[..] {
@@ -36,11 +39,20 @@ impl Machine {
                 }
                 ["cache", soname, path] => cache.push(Entry::new(FLAGS_X86_64, soname, path)),
                 ["driver", version] => machine.driver(version),
+                ["nvml", path] => machine.file(path, nvml()),
+                ["says", ..] => machine.says(line.trim_start_matches("says ")),
+                ["mig", minor, gi, ci, gi_cap, ci_cap] => {
+                    machine.capability(&format!("gpu{minor}/mig/gi{gi}"), gi_cap, &mut minors);
+                    machine.capability(&format!("gpu{minor}/mig/gi{gi}/ci{ci}"), ci_cap, &mut minors);
+                }
                 ["gpu", pci, minor, uuid, ..] => machine.gpu(pci, minor, uuid, &words[4..].join(" ")),
                 _ => panic!("`{line}` is no line of a machine"),
             }
         }
         machine.file("/devices.txt", nodes);
+        if !minors.is_empty() {
+            machine.file("/proc/driver/nvidia-caps/mig-minors", minors);
+        }
         if !cache.is_empty() {
             machine.file("/etc/ld.so.cache", merge(&Cache::default(), &cache).bytes());
         }
@@ -66,6 +78,29 @@ impl Machine {
         std::fs::write(self.place(path), content).expect("write a file");
     }
 
+    /// One more line in the table of its NVML, which is at Debian's and Ubuntu's place.
+    pub(crate) fn says(&self, line: &str) {
+        let path = self.place("/usr/lib/x86_64-linux-gnu/nvml.table");
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        std::fs::write(path, format!("{text}{line}\n")).expect("write a table");
+    }
+
+    /// How often its NVML was asked.
+    pub(crate) fn asked(&self) -> usize {
+        let asked = std::fs::read_to_string(self.at("/usr/lib/x86_64-linux-gnu/nvml.asked"));
+        asked.map_or(0, |lines| lines.lines().count())
+    }
+
+    /// What the kernel has for a capability, and its line in the table of their numbers.
+    fn capability(&self, path: &str, number: &str, minors: &mut String) {
+        let text = format!("DeviceFileMinor: {number}\nDeviceFileMode: 292\nDeviceFileModify: 1\n");
+        self.file(&format!("/proc/driver/nvidia/capabilities/{path}/access"), text);
+        let line = format!("{}/access {number}\n", path.replace("/mig", ""));
+        if !minors.contains(&line) {
+            minors.push_str(&line);
+        }
+    }
+
     fn driver(&self, version: &str) {
         let text = format!("NVRM version: NVIDIA UNIX x86_64 Kernel Module  {version}  Tue Apr  8 12:41:17 UTC 2025\n");
         self.file("/proc/driver/nvidia/version", text);
@@ -82,6 +117,20 @@ impl Machine {
         );
         self.file(&format!("/proc/driver/nvidia/gpus/{pci}/information"), text);
     }
+}
+
+/// The NVML of `nvml.c`, compiled once.
+fn nvml() -> &'static [u8] {
+    static NVML: OnceLock<Vec<u8>> = OnceLock::new();
+    NVML.get_or_init(|| {
+        let dir = tempfile::tempdir().expect("make a temporary directory");
+        let (source, library) = (dir.path().join("nvml.c"), dir.path().join("libnvidia-ml.so.1"));
+        std::fs::write(&source, include_str!("nvml.c")).expect("write a file");
+        let options = ["-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-o"];
+        let status = Command::new("cc").args(options).arg(&library).arg(&source).status().expect("run cc");
+        assert!(status.success(), "compile nvml.c");
+        std::fs::read(library).expect("read a file")
+    })
 }
 
 /// An ELF file with a `.dynamic` section that names it and, if asked for, a `.gnu.version_r` that needs a glibc.

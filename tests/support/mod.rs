@@ -1,5 +1,6 @@
 //! What the tests share: images made of busybox, the program as a command, processes that are watched, terminals.
 
+pub(crate) mod filter;
 pub(crate) mod http;
 pub(crate) mod image;
 pub(crate) mod listing;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -23,9 +23,19 @@ pub(crate) struct Server {
 #[derive(Default)]
 struct Shared {
     files: Mutex<BTreeMap<String, Vec<u8>>>,
-    asked: Mutex<Vec<String>>,
+    asked: Mutex<Vec<Asked>>,
     stopped: AtomicBool,
     rest: AtomicU64,
+    without_ranges: AtomicBool,
+    /// Blobs that are sent now, and the most there ever were.
+    sending: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+/// A request.
+struct Asked {
+    path: String,
+    from: usize,
 }
 
 impl Server {
@@ -69,9 +79,25 @@ impl Server {
         format!("127.0.0.1:{}/{name}", self.port)
     }
 
-    /// The paths that were asked for and have this in them.
+    /// How many paths were asked for that have this in them.
     pub(crate) fn asked(&self, part: &str) -> usize {
-        self.shared.asked.lock().expect("lock").iter().filter(|path| path.contains(part)).count()
+        self.asked_from(part).len()
+    }
+
+    /// The first bytes that were asked for, of paths that have this in them.
+    pub(crate) fn asked_from(&self, part: &str) -> Vec<usize> {
+        let asked = self.shared.asked.lock().expect("lock");
+        asked.iter().filter(|asked| asked.path.contains(part)).map(|asked| asked.from).collect()
+    }
+
+    /// Answers with whole blobs, whatever part is asked for.
+    pub(crate) fn without_ranges(&self) {
+        self.shared.without_ranges.store(true, Ordering::SeqCst);
+    }
+
+    /// The most answers that were under way at once.
+    pub(crate) fn most_at_once(&self) -> usize {
+        self.shared.most_at_once.load(Ordering::SeqCst)
     }
 
     /// From now on nobody answers at its port.
@@ -95,23 +121,24 @@ impl Shared {
         let mut lines = BufReader::new(stream).lines();
         let request = lines.next().transpose()?.unwrap_or_default();
         let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
-        let mut from = 0;
+        let mut range = None;
         while let Some(line) = lines.next().transpose()?.filter(|line| !line.is_empty()) {
-            let range = line.to_ascii_lowercase();
-            let range = range.strip_prefix("range: bytes=").and_then(|r| r.strip_suffix('-')?.parse().ok());
-            from = range.unwrap_or(from);
+            range = range.or(line.to_ascii_lowercase().strip_prefix("range: bytes=").map(str::to_owned));
         }
-        self.asked.lock().expect("lock").push(path.clone());
-        let body = self.body(&path);
-        let (status, total) = (if from > 0 { "206 Partial Content" } else { "200 OK" }, body.as_ref().map(Vec::len));
-        let Some(body) = body else {
+        let range = range.filter(|_| !self.without_ranges.load(Ordering::SeqCst));
+        let (from, last) = range.as_deref().and_then(|range| range.split_once('-')).unwrap_or_default();
+        let from = from.parse().unwrap_or(0);
+        self.asked.lock().expect("lock").push(Asked { path: path.clone(), from });
+        let Some(body) = self.body(&path) else {
             return stream.write_all(b"HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
         };
-        let (last, total) = (body.len().saturating_sub(1), total.unwrap_or_default());
-        let range = if from > 0 { format!("Content-Range: bytes {from}-{last}/{total}\r\n") } else { String::new() };
-        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{range}\r\n", total - from);
-        stream.write_all(head.as_bytes())?;
-        for piece in body[from..].chunks(PIECE) {
+        let until = last.parse::<usize>().map_or(body.len(), |last| body.len().min(last + 1));
+        let part = format!("206 Partial Content\r\nContent-Range: bytes {from}-{}/{}", until.max(1) - 1, body.len());
+        let status = if range.is_some() { &part } else { "200 OK" };
+        let head = format!("{status}\r\nContent-Length: {}", until - from);
+        stream.write_all(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes())?;
+        let _sending = Sending::new(self);
+        for piece in body[from..until].chunks(PIECE) {
             stream.write_all(piece)?;
             std::thread::sleep(Duration::from_millis(self.rest.load(Ordering::SeqCst)));
         }
@@ -125,5 +152,22 @@ impl Shared {
             "/v2/" => Some(Vec::new()),
             path => files.get(path).cloned().or_else(by_digest),
         }
+    }
+}
+
+/// An answer under way.
+struct Sending<'a>(&'a Shared);
+
+impl<'a> Sending<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        let sending = shared.sending.fetch_add(1, Ordering::SeqCst) + 1;
+        shared.most_at_once.fetch_max(sending, Ordering::SeqCst);
+        Self(shared)
+    }
+}
+
+impl Drop for Sending<'_> {
+    fn drop(&mut self) {
+        self.0.sending.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,122 @@
+//! The caller's runs, found under /proc alone.
+//!
+//! In: /proc. Out: [`Run`] values, and the one that a user means. A run is a labelled supervisor of the caller's in the
+//! caller's own mount namespace. No workload can get into that one, so none can pass for a supervisor: whatever it does
+//! to its own descriptors, name, arguments and environment, what is believed was written by gpurun on the host.
+
+use std::cmp::Reverse;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+
+use nix::unistd::{Pid, SysconfVar, geteuid, sysconf};
+
+use crate::error::{Context, Error, Result};
+use crate::launch::label::{self, Label};
+
+/// One run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// What it says of itself.
+    pub label: Label,
+    /// The process that was started as gpurun.
+    pub supervisor: Pid,
+    /// The workload, once it has been started.
+    pub workload: Option<Pid>,
+    /// For how many seconds it has been running.
+    pub age: u64,
+}
+
+/// All of them, the newest first.
+pub fn all() -> Result<Vec<Run>> {
+    let processes = Processes::list()?;
+    let mut all: Vec<_> = processes.0.iter().filter_map(|p| processes.run(p)).collect();
+    all.sort_by_key(|run| (run.age, Reverse(run.supervisor)));
+    Ok(all)
+}
+
+/// The one that is meant by a name, the PID of any of its processes, or a Slurm step.
+pub fn find(target: &str) -> Result<Run> {
+    let (all, processes) = (all()?, Processes::list()?);
+    let ancestors: Vec<_> = target.parse().map(|pid| processes.ancestors(pid)).unwrap_or_default();
+    let meanings: [&dyn Fn(&Run) -> bool; 3] = [
+        &|run| run.label.name.as_deref() == Some(target),
+        &|run| ancestors.contains(&run.supervisor.as_raw()),
+        &|run| run.label.step.as_deref() == Some(target),
+    ];
+    let found = meanings.iter().map(|means| all.iter().filter(|run| means(run)).collect::<Vec<_>>());
+    match found.into_iter().find(|runs| !runs.is_empty()).as_deref() {
+        Some([one]) => Ok((*one).clone()),
+        Some(several) => {
+            let pids: Vec<_> = several.iter().map(|run| run.supervisor.to_string()).collect();
+            Err(Error::new(format!("`{target}` means {} runs", several.len()))
+                .hint(format!("choose one by its PID: {}", pids.join(", "))))
+        }
+        None => Err(Error::new(format!("there is no run `{target}` of yours on this machine"))
+            .hint("`gpurun ps` lists them: by `--name`, PID, or Slurm step as JOB.STEP")),
+    }
+}
+
+/// One process of the machine.
+struct Process {
+    pid: i32,
+    parent: i32,
+    /// In clock ticks since the machine was started.
+    started: u64,
+}
+
+struct Processes(Vec<Process>);
+
+impl Processes {
+    fn list() -> Result<Self> {
+        let entries = std::fs::read_dir("/proc").context(|| "list `/proc`")?.flatten();
+        let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Ok(Self(pids.filter_map(Process::look).collect()))
+    }
+
+    /// The run that this process is the supervisor of, if it is one.
+    fn run(&self, process: &Process) -> Option<Run> {
+        let label = process.is_candidate().then(|| label::read(&process.dir()))??;
+        let init = self.0.iter().find(|p| p.pid == label.init && p.parent == process.pid);
+        // Orphans that PID 1 has adopted were started later.
+        let workload = self.0.iter().filter(|p| init.is_some_and(|init| p.parent == init.pid));
+        let workload = workload.min_by_key(|p| (p.started, p.pid)).map(|p| Pid::from_raw(p.pid));
+        Some(Run { label, supervisor: Pid::from_raw(process.pid), workload, age: age(process.started)? })
+    }
+
+    /// A process and its ancestors.
+    fn ancestors(&self, pid: i32) -> Vec<i32> {
+        let parent = |pid: &i32| self.0.iter().find(|p| p.pid == *pid).map(|p| p.parent);
+        std::iter::successors(Some(pid), parent).take(self.0.len()).collect()
+    }
+}
+
+impl Process {
+    /// `None` if it has ended (proc_pid_stat(5); a process may have any name).
+    fn look(pid: i32) -> Option<Self> {
+        let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+        let stat = String::from_utf8_lossy(&stat).into_owned();
+        let fields: Vec<_> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+        Some(Self { pid, parent: fields.get(1)?.parse().ok()?, started: fields.get(19)?.parse().ok()? })
+    }
+
+    fn dir(&self) -> PathBuf {
+        format!("/proc/{}", self.pid).into()
+    }
+
+    /// Whether a label of this process would be believed.
+    fn is_candidate(&self) -> bool {
+        let namespace = |process: PathBuf, name| std::fs::read_link(process.join("ns").join(name)).ok();
+        let own = |name| namespace("/proc/self".into(), name);
+        std::fs::metadata(self.dir()).is_ok_and(|meta| meta.uid() == geteuid().as_raw())
+            && own("mnt").is_some_and(|mnt| namespace(self.dir(), "mnt") == Some(mnt))
+            && namespace(self.dir(), "user") != own("user")
+    }
+}
+
+/// Seconds since a process was started.
+fn age(started: u64) -> Option<u64> {
+    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: u64 = uptime.split('.').next()?.parse().ok()?;
+    let ticks = sysconf(SysconfVar::CLK_TCK).ok()??;
+    Some(uptime.saturating_sub(started / u64::try_from(ticks).ok()?))
+}
