@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet profile= pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet profile= pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= rdma no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -65,6 +65,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -s l -l label -d 'Accepted a
 complete -c gpurun -n "__fish_gpurun_needs_command" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l timings -d 'Print where the time went, phase by phase, to standard error'
+complete -c gpurun -n "__fish_gpurun_needs_command" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_needs_command" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
@@ -138,6 +139,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s l -l label -d 'Acc
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l timings -d 'Print where the time went, phase by phase, to standard error'
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
@@ -242,6 +244,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l json -d 'Print
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l timings -d 'Print where the time went, phase by phase, to standard error'
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'
@@ -295,6 +298,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s l -l label -d 'Ac
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l timings -d 'Print where the time went, phase by phase, to standard error'
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l rdma -d 'Give the host\'s InfiniBand and RoCE adapters'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l no-require -d 'Run even if the driver is not what the image requires'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l root -d 'Appear as root inside (the default is the caller\'s own uid and gid)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l fakeroot -d 'Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes'

@@ -185,6 +185,9 @@ pub struct RunArgs {
     /// When the image's own newer CUDA driver library is used
     #[arg(long, env = "GPURUN_CUDA_COMPAT", default_value = "auto", value_name = "WHEN", help_heading = "GPUs")]
     pub cuda_compat: compat::Mode,
+    /// Give the host's InfiniBand and RoCE adapters
+    #[arg(long, env = "GPURUN_RDMA", help_heading = "GPUs")]
+    pub rdma: bool,
     /// Run even if the driver is not what the image requires
     #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs")]
     pub no_require: bool,

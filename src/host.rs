@@ -8,6 +8,7 @@ use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
+use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
 
 /// What containers' runtimes mask, by the lists of runc, LXC, systemd-nspawn and libnvidia-container. One of them exists on
@@ -54,6 +55,8 @@ pub struct Host {
     pub has_resolv_conf: bool,
     /// Whether there is an /etc/hosts.
     pub has_hosts: bool,
+    /// How many bytes the caller may lock in memory; `None` if there is no limit.
+    pub lockable: Option<u64>,
     /// Whether no PID namespace may be made (`user.max_pid_namespaces`).
     pub no_pid_namespaces: bool,
     /// The kernel's major and minor version.
@@ -82,6 +85,7 @@ impl Host {
             has_shm: Path::new("/dev/shm").is_dir(),
             has_resolv_conf: Path::new("/etc/resolv.conf").is_file(),
             has_hosts: Path::new("/etc/hosts").is_file(),
+            lockable: lockable(),
             no_pid_namespaces: no_pid_namespaces(),
             kernel: kernel(),
             proc_masked: proc_masked(),
@@ -103,6 +107,7 @@ impl Host {
             has_shm: true,
             has_resolv_conf: true,
             has_hosts: true,
+            lockable: None,
             no_pid_namespaces: false,
             kernel: (6, 1),
             proc_masked: false,
@@ -130,6 +135,11 @@ impl Host {
     pub fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_os_str())
     }
+}
+
+fn lockable() -> Option<u64> {
+    let (soft, _) = getrlimit(Resource::RLIMIT_MEMLOCK).ok()?;
+    (soft != RLIM_INFINITY).then_some(soft)
 }
 
 /// Whether a container runtime around us has mounted something over what it hides, or made a part read-only.

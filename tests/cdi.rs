@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::gpus::{can_enter, compile, downloaded, enter, inside, with_libc};
+use crate::gpus::{can_enter, enter, inside};
+use crate::injection_real::{compile, downloaded, with_libc};
 use crate::support::machine::Machine;
 use crate::support::{Case, Finish, Finished, can, text};
 

@@ -1,34 +1,37 @@
 //! What is injected, for machines of every layout: decided by the library from a folder, nothing is run.
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use gpurun::cdi;
 use gpurun::error::{Context, Result};
 use gpurun::gpu::classify::Capabilities;
 use gpurun::gpu::compat::Mode;
 use gpurun::gpu::image::Contents;
-use gpurun::gpu::inventory::Inventory;
+use gpurun::gpu::inventory::{Gpu, Inventory};
 use gpurun::gpu::nvml::{self, Answers, child};
 use gpurun::gpu::root::DriverRoot;
-use gpurun::gpu::{Injection, Inputs, inject, ldcache, select};
+use gpurun::gpu::{Injection, Inputs, inject, ldcache, rdma, select};
 
 use crate::support::machine::{Machine, elf};
-use crate::support::program;
+use crate::support::{program, text};
 
 fn decide(machine: &Machine, gpus: &str, caps: Option<&str>, image: &Contents, env: &[&str]) -> Result<Injection> {
-    let root = DriverRoot::folder(&machine.path())?;
+    decide_with(&DriverRoot::folder(&machine.path())?, gpus, caps, image, env)
+}
+
+fn decide_with(root: &DriverRoot, gpus: &str, caps: Option<&str>, image: &Contents, env: &[&str]) -> Result<Injection> {
     let caps = caps.map(|list| Capabilities::parse(list, "a test")).transpose()?;
     let env: Vec<_> = env.iter().map(ToString::to_string).collect();
     inject(&Inputs {
-        root: &root,
+        root,
         asked: &select::parse(gpus)?,
         capabilities: caps.as_ref(),
         compat: Mode::Auto,
         check: true,
         image,
         image_env: &env,
-        nvml: &|known| ask(&root, known),
+        nvml: &|known| ask(root, known),
         cuda_visible: None,
         mps: None,
     })
@@ -41,65 +44,95 @@ fn ask(root: &DriverRoot, known: Option<&Inventory>) -> Result<Answers> {
     child::ask(&program(), &library.context(|| "there is no NVML")?, child::LIMIT)
 }
 
-/// The injection, one thing a line, with the machine's folder as `/`.
-fn shown(machine: &Machine, injection: &Injection) -> String {
-    let mut out = String::new();
-    let mut line = |text: String| writeln!(out, "{text}").expect("a String takes all");
-    line(format!("driver {}", injection.driver.as_deref().unwrap_or("none")));
-    for gpu in &injection.gpus {
-        line(format!("gpu {} {} {}", gpu.index, gpu.pci, gpu.uuid.as_deref().unwrap_or("-")));
-        gpu.instances
-            .iter()
-            .for_each(|part| line(format!("mig {}:{} {} {}", gpu.index, part.index, part.uuid, part.profile)));
-    }
-    injection.devices.iter().for_each(|d| line(format!("node {} ({})", d.path, d.why)));
+/// The injection, one thing a line, with the machine's folder as `/`. Libraries with all names that the loader finds them by.
+fn shown(machine: &Machine, injection: &Injection) -> Vec<String> {
+    let of = |path: &Path| Path::new("/").join(path.strip_prefix(machine.path()).expect("it is in the folder"));
+    let mut lines = vec![format!("driver {}", injection.driver.as_deref().unwrap_or("none"))];
+    let gpu = |g: &Gpu| format!("gpu {} {} {}", g.index, g.pci, g.uuid.as_deref().unwrap_or("-"));
+    let part =
+        |g: &Gpu| g.instances.iter().map(|p| format!("mig {}:{} {} {}", g.index, p.index, p.uuid, p.profile)).collect();
+    lines.extend(injection.gpus.iter().flat_map(|g| -> Vec<String> { [vec![gpu(g)], part(g)].concat() }));
+    lines.extend(injection.devices.iter().map(|d| format!("node {} ({})", d.path, d.why)));
     for bind in &injection.binds {
-        let source = Path::new("/").join(bind.source.strip_prefix(machine.path()).expect("it is in the folder"));
-        let kind = if bind.socket { "socket" } else { "bind" };
-        line(format!("{kind} {} = {}", bind.target.display(), source.display()));
+        let (target, source) = (&bind.target, of(&bind.source));
+        let names = names(injection, target);
+        let names = if names.is_empty() { String::new() } else { format!(" as {}", names.join(" ")) };
+        let source = if source == *target { String::new() } else { format!(" = {}", source.display()) };
+        lines.push(format!("{} {}{source}{names}", if bind.socket { "socket" } else { "bind" }, target.display()));
     }
-    injection.links.iter().for_each(|l| line(format!("link {} -> {}", l.path, l.to)));
+    let elsewhere = injection.links.iter().filter(|l| !l.path.starts_with("/.gpurun") || l.to.contains('/'));
+    lines.extend(elsewhere.map(|l| format!("link {} -> {}", l.path, l.to)));
     for file in &injection.generated {
-        line(format!("file {} at {}", file.name, file.over));
-        match ldcache::Cache::parse(&file.content) {
-            Some(cache) => cache.entries.iter().for_each(|e| {
-                line(format!(
-                    "  {} {:#x} {}",
-                    String::from_utf8_lossy(&e.soname),
-                    e.flags,
-                    String::from_utf8_lossy(&e.path)
-                ));
-            }),
-            None => line(format!("  {}", String::from_utf8_lossy(&file.content).trim_end())),
-        }
+        let text = String::from_utf8_lossy(&file.content);
+        let text = if file.name == "ld.so.cache" { String::new() } else { format!(": {}", text.trim_end()) };
+        lines.push(format!("file {}{text}", file.over));
     }
-    injection.proc.iter().for_each(|(path, text)| line(format!("proc {path}: {}", text.replace('\n', " | "))));
-    injection.env.iter().for_each(|(name, value)| line(format!("env {name}={}", value.display())));
-    injection.decisions.iter().chain(&injection.warnings).for_each(|text| line(format!("note {text}")));
-    out
+    lines.extend(injection.proc.iter().map(|(path, _)| format!("proc {path}")));
+    lines.extend(injection.env.iter().map(|(name, value)| format!("env {name}={}", value.display())));
+    lines.extend(injection.decisions.iter().chain(&injection.warnings).map(|text| format!("note {text}")));
+    lines
+}
+
+/// The names in the loader's cache that lead to what is bound at `target`, directly, by a link, or in a bound directory.
+fn names(injection: &Injection, target: &Path) -> Vec<String> {
+    let file = injection.generated.iter().find(|file| file.name == "ld.so.cache").expect("there always is one");
+    let cache = ldcache::Cache::parse(&file.content).expect("it can be read");
+    let follow =
+        |path: &str| injection.links.iter().find(|l| l.path == path).map(|l| Path::new(path).with_file_name(&l.to));
+    let leads = |path: &str| {
+        let mut at = PathBuf::from(path);
+        while let Some(next) = follow(text(&at)) {
+            at = next;
+        }
+        at == target || at.parent() == Some(target)
+    };
+    let entries = cache.entries.iter().filter(|e| leads(std::str::from_utf8(&e.path).expect("it is text")));
+    entries.map(|e| String::from_utf8_lossy(&e.soname).into_owned()).collect()
+}
+
+/// What differs from another injection; what is gone by its name alone.
+fn differences(base: &[String], other: &[String]) -> String {
+    let name = |line: &str| line.splitn(3, ' ').take(2).collect::<Vec<_>>().join(" ");
+    let gone = base.iter().filter(|line| !other.contains(line)).map(|line| format!("- {}\n", name(line)));
+    let more = other.iter().filter(|line| !base.contains(line)).map(|line| format!("+ {line}\n"));
+    gone.chain(more).collect()
 }
 
 fn debian() -> Contents {
     Contents { glibc: Some((2, 36)), ..Contents::default() }
 }
 
+/// Each layout: all GPUs with the usual capabilities, then what other selections and capabilities change about that.
 #[test]
-fn every_layout_and_selection() {
-    for (name, gpus, caps) in [
-        ("ubuntu", "all", None),
-        ("ubuntu", "device=1", Some("all")),
-        ("ubuntu", "device=GPU-aaaa0000-0000-0000-0000-000000000001", Some("utility")),
-        ("debian", "all", None),
-        ("rhel", "all", None),
-        ("nixos", "1", None),
-        ("vendored", "device=0000:00:04.0", Some("compute")),
-        ("mig", "all", None),
-        ("mig", "device=0:2", Some("utility")),
+fn every_layout_selection_and_set_of_capabilities() {
+    let few = &["compute", "utility", "all"][..];
+    let full = &["compute", "utility", "video", "graphics", "display", "all"];
+    for (name, files, gpus, caps) in [
+        ("ubuntu", None, &["device=1", "device=GPU-aaaa0000-0000-0000-0000-000000000001", "1"][..], &full[..]),
+        ("debian", None, &["device=0"], full),
+        ("suse", None, &["device=GPU-eeee0000-0000-0000-0000-000000000001"], full),
+        ("rhel", None, &["1"], few),
+        ("nixos", None, &["1"], few),
+        ("vendored", None, &["device=0000:00:04.0"], few),
+        ("gke", None, &["1"], few),
+        ("operator", None, &["1"], few),
+        ("elsewhere", Some("opt/site"), &["1"], few),
+        ("fabric", None, &["1"], few),
+        ("wsl", None, &[], few),
+        ("mig", None, &["device=0:2"], few),
     ] {
         let machine = Machine::new(name);
-        let injection = decide(&machine, gpus, caps, &debian(), &[]).unwrap();
-        let title = format!("{name}-{}-{}", gpus.replace([':', '='], "-"), caps.unwrap_or("usual"));
-        insta::assert_snapshot!(title, shown(&machine, &injection));
+        let files = files.map(|dir| machine.path().join(dir));
+        let root = DriverRoot::folder_with(&machine.path(), files.as_deref()).unwrap();
+        let lines = |gpus, caps| shown(&machine, &decide_with(&root, gpus, caps, &debian(), &[]).unwrap());
+        let base = lines("all", None);
+        let mut out = base.join("\n") + "\n";
+        let selections = gpus.iter().map(|gpus| (*gpus, None)).chain(caps.iter().map(|caps| ("all", Some(*caps))));
+        for (gpus, caps) in selections {
+            let changed = differences(&base, &lines(gpus, caps));
+            let _ = write!(out, "\n--gpus {gpus} --gpu-caps {}\n{changed}", caps.unwrap_or("compute,utility"));
+        }
+        insta::assert_snapshot!(name, out);
     }
 }
 
@@ -109,7 +142,10 @@ fn what_is_wrong_is_said_before_anything_starts() {
     for (name, gpus, caps, env) in [
         ("mismatch", "all", None, ""),
         ("half", "all", None, ""),
-        ("half", "all", Some("compute"), ""),
+        ("stale", "all", None, ""),
+        ("elsewhere", "all", None, ""),
+        ("wsl", "1", None, ""),
+        ("wsl", "device=0", None, ""),
         ("rhel", "2", None, ""),
         ("rhel", "device=1", None, ""),
         ("ubuntu", "device=7", None, ""),
@@ -140,6 +176,59 @@ fn a_spec_for_other_engines() {
 }
 
 #[test]
+fn the_fabric_is_what_can_be_opened_of_it() {
+    let decide =
+        |list: &str, lockable| rdma::decide(&DriverRoot::folder(&Machine::from_list(list).path()).unwrap(), lockable);
+    let fabric = rdma::decide(&DriverRoot::folder(&Machine::new("fabric").path()).unwrap(), None).unwrap();
+    let paths: Vec<_> = fabric.devices.iter().map(|device| device.path.as_str()).collect();
+    assert_eq!(paths, ["/dev/infiniband/uverbs0", "/dev/infiniband/rdma_cm"]);
+    assert_eq!(fabric.warnings.len(), 1, "another job's adapter: {:?}", fabric.warnings);
+    let poor = decide("node /dev/infiniband/uverbs0 231:192\n", Some(8 << 20)).unwrap();
+    assert!(poor.warnings[0].contains("rdma_cm") && poor.warnings[1].contains("8388608"), "{:?}", poor.warnings);
+    let mut out = String::new();
+    for list in ["dir /dev\n", "node /dev/infiniband/uverbs0 231:192 EACCES\nnode /dev/infiniband/rdma_cm 10:58\n"] {
+        let error = decide(list, None).unwrap_err();
+        let _ = writeln!(out, "{error:#}");
+        error.hints().iter().for_each(|hint| writeln!(out, "  hint: {hint}").expect("a String takes all"));
+    }
+    insta::assert_snapshot!(out);
+}
+
+/// The image's loader decides how the driver is found.
+#[test]
+fn every_loader_finds_the_driver() {
+    let dir = tempfile::tempdir().unwrap();
+    let probe = |paths: &[&str]| {
+        let image = tempfile::tempdir_in(&dir).unwrap();
+        for path in paths {
+            let at = image.path().join(path);
+            std::fs::create_dir_all(at.parent().unwrap()).unwrap();
+            std::fs::write(at, elf(2, "libc.so.6", None)).unwrap();
+        }
+        Contents::probe(image.path()).unwrap()
+    };
+    let machine = Machine::new("rhel");
+    let find = |image: &Contents, env: &[&str]| {
+        let made = decide(&machine, "all", None, image, env).unwrap();
+        let files: Vec<_> = made.generated.iter().map(|file| file.over.clone()).collect();
+        let path = made.env.iter().find(|(name, _)| *name == "LD_LIBRARY_PATH").map(|(_, path)| path.clone());
+        (files, path, made.warnings.join(" "))
+    };
+    let cache = "/etc/ld.so.cache".to_owned();
+    let (files, path, warnings) = find(&probe(&["bin/static"]), &[]);
+    assert_eq!((files, path, warnings.as_str()), (vec![cache.clone()], None, ""), "distroless");
+    let arch = std::env::consts::ARCH;
+    let (files, path, warnings) = find(&probe(&[&format!("lib/ld-musl-{arch}.so.1")]), &[]);
+    assert_eq!((files, path), (vec![cache.clone(), format!("/etc/ld-musl-{arch}.path")], None));
+    assert!(warnings.contains("musl"), "{warnings}");
+    let nix = probe(&["nix/store/abc-glibc-2.40/lib/libc.so.6", "nix/store/abc-glibc-2.40/lib/ld-linux-x86-64.so.2"]);
+    assert_eq!(find(&nix, &[]).1.unwrap(), "/.gpurun/lib");
+    assert_eq!(find(&nix, &["LD_LIBRARY_PATH=/opt/lib"]).1.unwrap(), "/.gpurun/lib:/opt/lib");
+    let both = probe(&["nix/store/abc/x", "etc/ld.so.cache"]);
+    assert_eq!(find(&both, &[]).1, None, "a distribution in which somebody has installed Nix");
+}
+
+#[test]
 fn a_machine_without_uvm_is_enough_for_utility() {
     let injection = decide(&Machine::new("half"), "all", Some("utility"), &debian(), &[]).unwrap();
     assert!(injection.devices.iter().all(|device| !device.path.contains("uvm")));
@@ -157,11 +246,14 @@ fn the_images_environment_never_widens_the_selection() {
 
 #[test]
 fn machines_without_a_driver() {
-    let bare = Machine::from_list("dir /proc\n");
-    assert_eq!(decide(&bare, "auto", None, &debian(), &[]).unwrap().warnings.len(), 1);
+    for list in ["dir /proc\n", "node /dev/dxg 10:125\n"] {
+        let bare = Machine::from_list(list);
+        assert_eq!(decide(&bare, "auto", None, &debian(), &[]).unwrap().warnings.len(), 1);
+    }
     for (list, word) in [
         ("dir /proc\n", "there is no NVIDIA driver"),
-        ("file /dev/dxg\n", "WSL2"),
+        ("node /dev/dxg 10:125\n", "`/usr/lib/wsl/lib/libcuda.so.1` is not there"),
+        ("node /dev/dxg 10:125 EACCES\nfile /usr/lib/wsl/lib/libcuda.so.1\n", "`/dev/dxg` cannot be opened"),
         ("file /etc/nv_tegra_release\n", "Jetson"),
     ] {
         let error = decide(&Machine::from_list(list), "all", None, &debian(), &[]).unwrap_err();

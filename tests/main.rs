@@ -20,6 +20,8 @@ mod images;
 mod images_config;
 mod images_refused;
 mod injection;
+mod injection_hostile;
+mod injection_real;
 mod ladder;
 mod launch;
 mod login;

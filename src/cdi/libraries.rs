@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::Link;
 use crate::gpu::elf::Elf;
-use crate::gpu::flags;
 use crate::gpu::ldcache::Entry;
+use crate::gpu::loader::flags;
 use crate::plan::mounts::{Mount, What};
 
 /// How long a chain of links may be.

@@ -66,7 +66,7 @@ fn loader(devices: &Devices, image: &Contents, compat: bool, injection: &mut Inj
         None => injection.generated.push(Generated {
             name: "ld.so.cache",
             over: "/etc/ld.so.cache".into(),
-            content: gpu::cache(image, entries, compat),
+            content: gpu::loader::cache(image, entries, compat),
             why: "the loader finds the devices' libraries without LD_LIBRARY_PATH",
         }),
         Some((cache, file)) => {
@@ -110,12 +110,7 @@ fn driver(devices: &Devices, inventory: &Inventory, there: &[Gpu], facts: &Facts
     }
     if devices.loader.profile {
         injection.generated.retain(|file| file.name != "profile.json");
-        injection.generated.push(Generated {
-            name: "profile.json",
-            over: "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf".into(),
-            content: gpu::profile(there).into(),
-            why: "EGL and Vulkan list the devices' GPUs only",
-        });
+        injection.generated.push(gpu::profile(there));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::gpu::image::Contents;
 use crate::gpu::root::DriverRoot;
 use crate::gpu::select::Gpus;
-use crate::gpu::{self, Injection};
+use crate::gpu::{self, Injection, rdma};
 use crate::host::Host;
 use crate::image::Digest;
 use crate::inroot::Root;
@@ -86,8 +86,17 @@ fn build(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<P
     })
 }
 
-/// The GPUs and the driver.
+/// The GPUs with the driver, and the fabric.
 fn injection(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Injection> {
+    let mut made = gpus(host, request, image, nvml)?;
+    if request.rdma {
+        let limited = request.limits.iter().any(|limit| limit.name == "memlock");
+        made.join(rdma::decide(&DriverRoot::host(None)?, host.lockable.filter(|_| !limited))?);
+    }
+    Ok(made)
+}
+
+fn gpus(host: &Host, request: &Request, image: &Image, nvml: &Nvml) -> Result<Injection> {
     if request.gpus.gpus == Gpus::None {
         return Ok(Injection::none(request.gpus.why));
     }

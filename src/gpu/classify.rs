@@ -36,12 +36,16 @@ const NAMES: &[(&str, Capability)] = &[
     ("compat32", Compat32),
 ];
 
-/// Libraries by what follows `lib` and precedes `.so`.
+/// Libraries by what follows `lib` and precedes `.so`; some are for more than one.
 const LIBRARIES: &[(&str, Capability)] = &[
     ("nvidia-ml", Utility),
     ("nvidia-cfg", Utility),
     ("nvidia-nscq", Utility),
     ("nvidia-sandboxutils", Utility),
+    ("nvidia-gpucomp", Compute), // the compiler of libnvidia-ptxjitcompiler and, since 535, of libnvidia-glcore
+    ("nvidia-gpucomp", Graphics),
+    ("nvidia-allocator", Compute),
+    ("nvidia-allocator", Graphics), // GBM's back end
     ("vdpau_nvidia", Video),
     ("nvidia-encode", Video),
     ("nvcuvid", Video),
@@ -67,13 +71,19 @@ const LIBRARIES: &[(&str, Capability)] = &[
     ("nvidia-egl-xcb", Graphics),
     ("nvidia-egl-xlib", Graphics),
     ("nvidia-api", Graphics),
-    ("glxserver_nvidia", Display),
     ("nvidia-ngx", Ngx),
 ];
 
-/// Never: they are the desktop's, and need its libraries.
-const NEVER: &[&str] =
-    &["nvidia-gtk2", "nvidia-gtk3", "nvidia-wayland-client", "EGL_installertest", "nvidia-wfb", "wfb"];
+/// Never as libraries: they are the desktop's, and need its libraries, or the X server's, which has a place for them.
+const NEVER: &[&str] = &[
+    "glxserver_nvidia",
+    "nvidia-gtk2",
+    "nvidia-gtk3",
+    "nvidia-wayland-client",
+    "EGL_installertest",
+    "nvidia-wfb",
+    "wfb",
+];
 
 /// Vendor-neutral front ends: built against the host's glibc, and every image that needs them has its own
 /// (apptainer#598 and its kin). They carry no driver version, but a vendored root may name them so.
@@ -88,6 +98,7 @@ const OWN_VERSION: &[&str] = &[
     "nvidia-egl-wayland2",
     "nvidia-egl-xcb",
     "nvidia-egl-xlib",
+    "nvidia-api",
 ];
 
 /// A set of capabilities.
@@ -141,14 +152,18 @@ impl Capabilities {
     }
 }
 
-/// The capability of a library of this driver version; `None` if the file is no such library, or never to be injected.
-pub fn library(file: &str, version: &str) -> Option<Capability> {
+/// What a library of this driver version is wanted for; `None` if it is not, if the file is no such library, or if it is
+/// never to be injected.
+pub fn library(file: &str, version: &str, wanted: &Capabilities) -> Option<Capability> {
     let (name, suffix) = file.strip_prefix("lib")?.split_once(".so.")?;
     let own = OWN_VERSION.contains(&name) && suffix.bytes().all(|b| b.is_ascii_digit() || b == b'.');
     if !(suffix == version || own) || NEVER.contains(&name) || NEUTRAL.contains(&name) {
         return None;
     }
-    Some(LIBRARIES.iter().find(|(known, _)| *known == name).map_or(Compute, |(_, capability)| *capability))
+    let mut classes =
+        LIBRARIES.iter().filter(|(known, _)| *known == name).map(|(_, capability)| *capability).peekable();
+    let unknown = classes.peek().is_none().then_some(Compute);
+    classes.chain(unknown).find(|capability| wanted.has(*capability))
 }
 
 #[cfg(test)]
@@ -170,7 +185,16 @@ mod tests {
             ("libnvidia-gtk3.so.550.163.01", None),
             ("cuda.so.550.163.01", None),
         ] {
-            assert_eq!(library(file, "550.163.01"), want, "{file}");
+            let all = Capabilities::parse("all", "a test").unwrap();
+            assert_eq!(library(file, "550.163.01", &all), want, "{file}");
+        }
+    }
+
+    #[test]
+    fn a_library_of_two_classes_comes_with_either() {
+        for (caps, want) in [("compute", Some(Compute)), ("graphics", Some(Graphics)), ("utility", None)] {
+            let caps = Capabilities::parse(caps, "a test").unwrap();
+            assert_eq!(library("libnvidia-gpucomp.so.550.163.01", "550.163.01", &caps), want);
         }
     }
 

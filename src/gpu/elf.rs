@@ -3,13 +3,19 @@
 //! In: an open file, of the host's driver or of an image, so every offset is checked and every read bounded. Out:
 //! [`Elf`]. Little-endian files only: the driver exists for no other machine.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::rc::Rc;
 
 /// The largest part of a file that is read at once. libcuda's string table, the largest by far, has about 100 kB.
 const MAX_PART: u64 = 4 << 20;
 /// More sections than any library has.
 const MAX_SECTIONS: u16 = 1024;
+/// More records of versions than any library has.
+const MAX_RECORDS: usize = 4096;
+/// More than any name in a library that is read here.
+const MAX_NAME: usize = 256;
 
 const SHT_DYNAMIC: u32 = 6;
 const SHT_NOTE: u32 = 7;
@@ -31,6 +37,8 @@ pub struct Elf<'a> {
     pub wide: bool,
     sections: Vec<Section>,
     names: Option<Section>,
+    /// The string table that was read last, and where it is: all that is asked for is in one.
+    strings: RefCell<Option<(u64, Rc<[u8]>)>>,
 }
 
 #[derive(Clone, Copy)]
@@ -60,7 +68,13 @@ impl<'a> Elf<'a> {
         let bytes = part(file, table, entry_size * u64::from(count))?;
         let entries = bytes.chunks_exact(usize::try_from(entry_size).ok().filter(|s| *s > 0)?);
         let sections: Vec<_> = entries.map(|e| Section::parse(e, wide)).collect::<Option<_>>()?;
-        Some(Self { file, wide, names: sections.get(usize::from(half(&header, names)?)).copied(), sections })
+        Some(Self {
+            file,
+            wide,
+            names: sections.get(usize::from(half(&header, names)?)).copied(),
+            sections,
+            strings: RefCell::default(),
+        })
     }
 
     /// `DT_SONAME`.
@@ -112,9 +126,14 @@ impl<'a> Elf<'a> {
         self.sections.iter().find(|s| s.kind == kind)
     }
 
-    fn with_strings(&self, section: &Section) -> Option<(Vec<u8>, Vec<u8>)> {
-        let strings = self.sections.get(section.link as usize)?;
-        Some((part(self.file, section.offset, section.size)?, part(self.file, strings.offset, strings.size)?))
+    fn with_strings(&self, section: &Section) -> Option<(Vec<u8>, Rc<[u8]>)> {
+        let content = part(self.file, section.offset, section.size)?;
+        let table = self.sections.get(section.link as usize)?;
+        let mut last = self.strings.borrow_mut();
+        if last.as_ref().is_none_or(|(at, _)| *at != table.offset) {
+            *last = Some((table.offset, part(self.file, table.offset, table.size)?.into()));
+        }
+        last.as_ref().map(|(_, strings)| (content, Rc::clone(strings)))
     }
 }
 
@@ -131,12 +150,13 @@ impl Section {
     }
 }
 
-/// The offsets of a chain of records, each with the distance to the next at `next`; always forward, so it ends.
+/// The offsets of a chain of records, each with the distance to the next at `next`; always forward, and not for long.
 fn chain(bytes: &[u8], first: usize, next: usize) -> impl Iterator<Item = usize> + '_ {
     std::iter::successors((first < bytes.len()).then_some(first), move |&at| {
         let step = int(bytes, at.checked_add(next)?)? as usize;
         at.checked_add(step).filter(|_| step > 0).filter(|at| *at < bytes.len())
     })
+    .take(MAX_RECORDS)
 }
 
 fn part(file: &File, offset: u64, size: u64) -> Option<Vec<u8>> {
@@ -163,7 +183,7 @@ fn word(bytes: &[u8], at: usize, wide: bool) -> Option<u64> {
 
 fn text(strings: &[u8], at: u64) -> Option<String> {
     let from = strings.get(usize::try_from(at).ok()?..)?;
-    let end = from.iter().position(|b| *b == 0)?;
+    let end = from.iter().take(MAX_NAME).position(|b| *b == 0)?;
     String::from_utf8(from[..end].to_vec()).ok()
 }
 
@@ -200,6 +220,33 @@ mod tests {
         assert_eq!(elf.compat_note(), None);
         let program = File::open(std::env::current_exe().unwrap()).unwrap();
         assert!(Elf::read(&program).unwrap().needs_glibc().unwrap() >= (2, 2));
+    }
+
+    /// A library of an image is as long as it likes, and each of its records may name a string without an end.
+    #[test]
+    fn long_chains_of_long_names_are_soon_given_up() {
+        let mut content = vec![0; 3 << 20];
+        for record in content.chunks_exact_mut(24) {
+            record[12..16].copy_from_slice(&20_u32.to_le_bytes()); // vd_aux
+            record[16..20].copy_from_slice(&24_u32.to_le_bytes()); // vd_next
+        }
+        let strings = vec![b'x'; 3 << 20];
+        let mut bytes = libc()[..64].to_vec();
+        bytes[40..48].copy_from_slice(&64_u64.to_le_bytes());
+        bytes[60..62].copy_from_slice(&2_u16.to_le_bytes());
+        let at = 64 + 2 * 64;
+        for (kind, offset, size) in [(SHT_GNU_VERDEF, at, content.len()), (3, at + content.len(), strings.len())] {
+            let mut header = vec![0; 64];
+            header[4..8].copy_from_slice(&kind.to_le_bytes());
+            header[24..32].copy_from_slice(&(offset as u64).to_le_bytes());
+            header[32..40].copy_from_slice(&(size as u64).to_le_bytes());
+            header[40..44].copy_from_slice(&1_u32.to_le_bytes());
+            bytes.extend(header);
+        }
+        let file = file(&[bytes, content, strings].concat());
+        let start = std::time::Instant::now();
+        assert_eq!(Elf::read(&file).unwrap().is_glibc(), None);
+        assert!(start.elapsed().as_secs() < 10, "it would take minutes");
     }
 
     fn facts(bytes: &[u8]) {

@@ -3,7 +3,9 @@
 //! In: a [`DriverRoot`] and the version of the loaded module. Out: [`DriverFiles`], or what is missing with its package.
 //! Files of another version are never taken: CUDA and NVML refuse to talk to a module that is not exactly theirs.
 
+use std::collections::BTreeSet;
 use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use super::classify::{self, Capabilities, Capability};
@@ -12,6 +14,7 @@ use super::inventory::Version;
 use super::ldcache::{self, Cache};
 use super::root::DriverRoot;
 use crate::error::{Error, Result};
+use crate::inroot;
 
 /// Where libraries are, in addition to what `ld.so.cache` says, 64-bit ones and 32-bit ones alike: the file tells.
 /// Debian's alternatives split one driver over the first two of each architecture.
@@ -30,7 +33,10 @@ const LIBRARIES: &[&str] = &[
     "/usr/local/nvidia/lib64",           // GKE's and others' containers
     "/home/kubernetes/bin/nvidia/lib64", // GKE's nodes
     "/opt/nvidia/lib64",
-    "/lib64", // a driver root that has nothing but the driver
+    "/run/nvidia/driver/usr/lib/x86_64-linux-gnu", // the GPU operator's driver container, Ubuntu's and
+    "/run/nvidia/driver/usr/lib/aarch64-linux-gnu",
+    "/run/nvidia/driver/usr/lib64", // RHEL's
+    "/lib64",                       // a driver root that has nothing but the driver
     "/usr/lib",
     "/lib",
 ];
@@ -54,6 +60,7 @@ const PROGRAMS: &[&str] = &[
     "/home/kubernetes/bin/nvidia/bin",
     "/run/current-system/sw/bin",
     "/opt/nvidia/bin",
+    "/run/nvidia/driver/usr/bin",
 ];
 
 /// Programs that NVIDIA builds, against an old glibc. `nvidia-persistenced` and `nvidia-modprobe` are the distribution's,
@@ -88,6 +95,20 @@ const DATA: &[(&str, &str, Capability)] = &[
 /// Where those files are on a host.
 const DATA_ROOTS: &[&str] =
     &["/etc", "/usr/local/share", "/usr/share", "/usr/local/nvidia", "/run/opengl-driver/share"];
+
+/// Where X server modules are: each distribution's server is told to look there, so they keep their place.
+const XORG: &[&str] = &[
+    "/usr/lib/nvidia", // Debian
+    "/usr/lib/x86_64-linux-gnu/nvidia/xorg",
+    "/usr/lib/aarch64-linux-gnu/nvidia/xorg",
+    "/usr/lib64/nvidia/xorg",
+    "/usr/lib64/xorg/modules/drivers",
+    "/usr/lib64/xorg/modules/extensions",
+    "/usr/lib64/xorg/modules/updates/drivers",
+    "/usr/lib64/xorg/modules/updates/extensions",
+    "/usr/lib/xorg/modules/drivers",
+    "/usr/lib/xorg/modules/extensions",
+];
 
 /// One library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -134,7 +155,8 @@ impl DriverFiles {
         if wanted.has(Capability::Compat32) {
             libraries.extend(self::libraries(root, &directories(root, LIBRARIES_32), version, wanted, false));
         }
-        Ok(Self { libraries, programs: programs(root, wanted), data: data(root, wanted) })
+        let modules = xorg(root, version, wanted);
+        Ok(Self { libraries, programs: programs(root, wanted), data: [data(root, wanted), modules].concat() })
     }
 }
 
@@ -154,11 +176,14 @@ fn directories(root: &DriverRoot, fixed: &[&str]) -> Vec<Directory> {
     let cache = cache.unwrap_or_default();
     let cached = ["libcuda.so.1", "libnvidia-ml.so.1"].iter().flat_map(|name| cache.find(name));
     let parents = cached.filter_map(|path| Some(Path::new(std::str::from_utf8(path).ok()?).parent()?.to_owned()));
-    let mut found: Vec<Directory> = Vec::new();
+    let (mut found, mut seen) = (Vec::<Directory>::new(), BTreeSet::new());
     for path in parents.chain(fixed.iter().map(PathBuf::from)) {
-        let Some((real, names)) = root.directory(&path) else { continue };
+        if !seen.insert(path.clone()) {
+            continue;
+        }
+        let Some((dir, real)) = root.directory(&path) else { continue };
         if found.iter().all(|(_, known, _)| *known != real) {
-            found.push((path, real, names));
+            found.push((path, real, inroot::list(dir.as_fd())));
         }
     }
     found
@@ -175,25 +200,30 @@ fn libraries(
     let mut found: Vec<Library> = Vec::new();
     for (path, _, names) in from {
         for name in names {
-            let Some(capability) = classify::library(name, version.as_str()).filter(|c| wanted.has(*c)) else {
-                continue;
-            };
+            let Some(capability) = classify::library(name, version.as_str(), wanted) else { continue };
             if found.iter().any(|known| known.name == *name) {
                 continue;
             }
-            found.extend(
-                root.real(&path.join(name)).and_then(|real| read(name, real, capability)).filter(|l| l.wide == wide),
-            );
+            let library = root.open(&path.join(name)).and_then(|(file, real)| read(name, &file, real, capability));
+            found.extend(library.filter(|l| l.wide == wide));
         }
     }
+    newest(found)
+}
+
+/// By name, and of those that programs ask for by one name the newest: a library with a version of its own may be there in
+/// several, and is there by the link of its SONAME.
+fn newest(mut found: Vec<Library>) -> Vec<Library> {
+    found.sort_by(|a, b| ldcache::compare(b.name.as_bytes(), a.name.as_bytes()));
+    let mut known = BTreeSet::new();
+    found.retain(|library| known.insert(library.soname.clone()));
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
 }
 
 /// What the file itself says; one that is no library is none.
-fn read(name: &str, real: PathBuf, capability: Capability) -> Option<Library> {
-    let file = File::open(&real).ok()?;
-    let elf = Elf::read(&file)?;
+fn read(name: &str, file: &File, real: PathBuf, capability: Capability) -> Option<Library> {
+    let elf = Elf::read(file)?;
     let soname = elf.soname().unwrap_or_else(|| name.to_owned());
     Some(Library { name: name.into(), soname, wide: elf.wide, capability, glibc: elf.needs_glibc(), real })
 }
@@ -229,7 +259,8 @@ fn complete(root: &DriverRoot, found: &[Library], version: &Version, wanted: &Ca
                 "the loaded driver is {version}, and its user-space files are {}",
                 others.join(" and ")
             ))
-            .hint("the driver was updated while its module was loaded: reboot, or have an administrator reload the module"));
+            .hint("the driver was updated while its module was loaded: reboot, or have an administrator reload the module")
+            .hint("or the right ones are somewhere else: `--driver-root DIR`"));
         }
         let packages = packages.replace("BRANCH", &version.major().to_string());
         let missing = Error::new(format!("driver {version} is not wholly installed: `{file}` is nowhere"));
@@ -264,4 +295,20 @@ fn data(root: &DriverRoot, wanted: &Capabilities) -> Vec<Placed> {
         Some(Placed { real, target: Path::new(target).join(name) })
     };
     wanted.filter_map(place).collect()
+}
+
+/// The X server's driver, and its GLX module under both of its names: only that one carries a version, so without it
+/// nobody knows whose the driver is.
+fn xorg(root: &DriverRoot, version: &Version, wanted: &Capabilities) -> Vec<Placed> {
+    if !wanted.has(Capability::Display) {
+        return Vec::new();
+    }
+    let (bare, full) = ("libglxserver_nvidia.so", format!("libglxserver_nvidia.so.{version}"));
+    let find = |name: &str| XORG.iter().find_map(|dir| Some((*dir, root.real(&Path::new(dir).join(name))?)));
+    let glx =
+        find(&full).or_else(|| find(bare)).filter(|(_, real)| real.file_name().is_some_and(|n| n == full.as_str()));
+    let Some((dir, glx)) = glx else { return Vec::new() };
+    let place = |dir: &str, name: &str, real: &Path| Placed { real: real.into(), target: Path::new(dir).join(name) };
+    let driver = find("nvidia_drv.so").map(|(dir, real)| place(dir, "nvidia_drv.so", &real));
+    [place(dir, bare, &glx), place(dir, &full, &glx)].into_iter().chain(driver).collect()
 }

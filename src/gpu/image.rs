@@ -34,6 +34,8 @@ pub struct Contents {
     pub glibc: Option<Glibc>,
     /// Its musl's search path (`/etc/ld-musl-ARCH.path`), the default if it has no such file; `None` without a musl.
     pub musl: Option<String>,
+    /// The store that its loaders are in, if they read no `/etc/ld.so.cache`.
+    pub store: Option<&'static str>,
     /// What is in its `/usr/local/cuda/compat`.
     pub compat: Option<Compat>,
 }
@@ -51,7 +53,10 @@ impl Contents {
             },
             Err(_) => (Cache::default(), Some("the image's /etc/ld.so.cache cannot be read: it is replaced")),
         };
-        Ok(Self { glibc: glibc(&root, &cache), musl: musl(&root), compat: compat(&root), cache, broken_cache })
+        let (glibc, musl) = (glibc(&root, &cache), musl(&root));
+        let has_cache = cache != Cache::default() || broken_cache.is_some();
+        let store = if has_cache || glibc.is_some() || musl.is_some() { None } else { store(&root) };
+        Ok(Self { glibc, musl, store, compat: compat(&root), cache, broken_cache })
     }
 }
 
@@ -59,6 +64,11 @@ fn glibc(root: &Root, cache: &Cache) -> Option<Glibc> {
     let cached = cache.find("libc.so.6").filter_map(|path| std::str::from_utf8(path).ok());
     let mut files = cached.chain(LIBC.iter().copied()).filter_map(|path| root.file(Path::new(path)).ok()?);
     files.find_map(|file| Elf::read(&file)?.is_glibc())
+}
+
+/// Nix's glibc and Guix's look for a cache in their own directory (nixpkgs, dont-use-system-ld-so-cache.patch).
+fn store(root: &Root) -> Option<&'static str> {
+    ["/nix/store", "/gnu/store"].into_iter().find(|store| root.resolve(Path::new(store)).is_ok())
 }
 
 /// musl's default path, which a file replaces (ldso/dynlink.c).

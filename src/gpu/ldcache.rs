@@ -8,7 +8,9 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 /// The largest cache that is read: a full desktop's has 300 kB.
-pub const MAX_SIZE: u64 = 64 << 20;
+pub const MAX_SIZE: u64 = 16 << 20;
+/// All strings of a cache together, by its size: entries share them, and in a hostile file millions could share a long one.
+const MAX_SHARING: usize = 4;
 
 const MAGIC_OLD: &[u8] = b"ld.so-1.7.0\0";
 const MAGIC_NEW: &[u8] = b"glibc-ld.so.cache1.1";
@@ -71,27 +73,29 @@ impl Cache {
             return None;
         }
         let count = int(bytes, 12)? as usize;
-        let strings = count.checked_mul(12)?.checked_add(16)?;
-        let tail = bytes.get(strings..)?;
+        let end = count.checked_mul(12)?.checked_add(16)?;
+        let tail = bytes.get(end..)?;
         // ALIGN_CACHE: the new format, if there, follows at the alignment of its entries.
-        let embedded = bytes.get(strings.checked_next_multiple_of(8)?..).unwrap_or_default();
+        let embedded = bytes.get(end.checked_next_multiple_of(8)?..).unwrap_or_default();
         if embedded.starts_with(MAGIC_NEW) {
             return Self::parse_new(embedded);
         }
+        let mut strings = Budget::new(tail);
         let entry = |e: &[u8]| {
-            let text = |at| string(tail, int(e, at)?);
+            let mut text = |at| strings.take(int(e, at)?);
             Some(Entry { flags: int(e, 0)?, soname: text(4)?, path: text(8)?, osversion: 0, hwcap: 0 })
         };
-        let entries = bytes[16..strings].chunks_exact(12).map(entry).collect::<Option<_>>()?;
+        let entries = bytes[16..end].chunks_exact(12).map(entry).collect::<Option<_>>()?;
         Some(Self { entries, hwcaps: Vec::new() })
     }
 
     fn parse_new(bytes: &[u8]) -> Option<Self> {
         let count = int(bytes, 20)? as usize;
         let table = bytes.get(HEADER..count.checked_mul(ENTRY)?.checked_add(HEADER)?)?;
+        let mut strings = Budget::new(bytes);
         let entry = |e: &[u8]| {
             let hwcap = u64::from(int(e, 16)?) | u64::from(int(e, 20)?) << 32;
-            let text = |at| string(bytes, int(e, at)?);
+            let mut text = |at| strings.take(int(e, at)?);
             Some(Entry { flags: int(e, 0)?, soname: text(4)?, path: text(8)?, osversion: int(e, 12)?, hwcap })
         };
         let entries: Vec<_> = table.chunks_exact(ENTRY).map(entry).collect::<Option<_>>()?;
@@ -148,7 +152,7 @@ pub fn merge(image: &Cache, ours: &[Entry]) -> Cache {
 }
 
 /// `_dl_cache_libcmp` (elf/dl-cache.c): runs of digits count by their value.
-fn compare(a: &[u8], b: &[u8]) -> Ordering {
+pub(super) fn compare(a: &[u8], b: &[u8]) -> Ordering {
     let (mut a, mut b) = (a, b);
     loop {
         match (a.first(), b.first()) {
@@ -187,7 +191,26 @@ fn hwcaps(bytes: &[u8], at: usize) -> Option<Vec<Vec<u8>>> {
     };
     let (start, size) = (int(section, 8)? as usize, int(section, 12)? as usize);
     let offsets = bytes.get(start..start.checked_add(size)?)?.chunks_exact(4);
-    offsets.map(|o| string(bytes, int(o, 0)?)).collect()
+    let mut strings = Budget::new(bytes);
+    offsets.map(|o| strings.take(int(o, 0)?)).collect()
+}
+
+/// The strings of a file that is read, as long as they are no more than it can reasonably have.
+struct Budget<'a> {
+    bytes: &'a [u8],
+    left: usize,
+}
+
+impl<'a> Budget<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, left: bytes.len().saturating_mul(MAX_SHARING) }
+    }
+
+    fn take(&mut self, at: u32) -> Option<Vec<u8>> {
+        let text = string(self.bytes, at)?;
+        self.left = self.left.checked_sub(text.len())?;
+        Some(text)
+    }
 }
 
 /// The strings of a file that is being made, each once.
@@ -306,6 +329,14 @@ mod tests {
             assert_eq!(Cache::parse(&bytes), None, "{count}");
         }
         assert_eq!(Cache::parse(b""), None);
+    }
+
+    #[test]
+    fn entries_cannot_share_more_than_a_file_has() {
+        let path = format!("/{}", "a".repeat(4000));
+        let many = |count| Cache { entries: vec![entry("liba.so", &path); count], hwcaps: Vec::new() }.bytes();
+        assert!(Cache::parse(&many(2)).is_some());
+        assert_eq!(Cache::parse(&many(5000)), None, "124 kB that would become 20 MB");
     }
 
     proptest! {

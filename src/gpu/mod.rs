@@ -20,13 +20,16 @@ pub mod files;
 pub mod image;
 pub mod inventory;
 pub mod ldcache;
+pub mod loader;
 pub mod mig;
 pub mod nvml;
 pub(crate) mod proc;
+pub mod rdma;
 pub mod repair;
 pub mod require;
 pub mod root;
 pub mod select;
+pub mod wsl;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -53,6 +56,8 @@ pub const PRIVATE: &str = "/.gpurun";
 pub struct Injection {
     /// Version of the driver; `None` if nothing is injected.
     pub driver: Option<String>,
+    /// How it is known.
+    pub driver_why: &'static str,
     /// The chosen GPUs.
     pub gpus: Vec<Gpu>,
     /// Why these.
@@ -63,7 +68,7 @@ pub struct Injection {
     pub devices: Vec<Device>,
     /// Files of the host, read-only.
     pub binds: Vec<Bind>,
-    /// Links in gpurun's own directory.
+    /// Links in gpurun's own directory and in /dev.
     pub links: Vec<Link>,
     /// Files that gpurun writes into its own directory and binds over others.
     pub generated: Vec<Generated>,
@@ -78,7 +83,7 @@ pub struct Injection {
     pub warnings: Vec<String>,
 }
 
-/// A file or socket of the host.
+/// A file, socket or directory of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Bind {
     /// Absolute path on the host, links resolved.
@@ -93,7 +98,7 @@ pub struct Bind {
     pub why: &'static str,
 }
 
-/// A link in gpurun's own directory.
+/// A link in a directory that gpurun has filled itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Link {
     /// Path inside.
@@ -151,6 +156,20 @@ impl Injection {
         !self.binds.is_empty() || !self.generated.is_empty()
     }
 
+    /// With the fabric.
+    pub fn join(&mut self, rdma: rdma::Rdma) {
+        self.devices.extend(rdma.devices);
+        self.warnings.extend(rdma.warnings);
+    }
+
+    /// With what makes the image's loader find the driver.
+    fn take(&mut self, loading: loader::Loading) {
+        self.generated.extend(loading.generated);
+        self.env.extend(loading.env);
+        self.decisions.extend(loading.decision);
+        self.warnings.extend(loading.warnings);
+    }
+
     /// All paths outside /dev and /proc at which something is put.
     pub fn targets(&self) -> impl Iterator<Item = PathBuf> {
         let private = self.has_files().then(|| PathBuf::from(PRIVATE)).into_iter();
@@ -164,6 +183,9 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
     let asked = inputs.asked;
     if asked.gpus == Gpus::None {
         return Ok(Injection::none(asked.why));
+    }
+    if wsl::is_here(inputs.root) {
+        return wsl::inject(inputs);
     }
     let Facts { inventory, decision, warning } = match facts::gather(inputs) {
         Ok(facts) => facts,
@@ -179,24 +201,27 @@ pub fn inject(inputs: &Inputs) -> Result<Injection> {
     };
     let files = DriverFiles::find(inputs.root, &inventory.version, &wanted)?;
     let devices = devices::decide(inputs.root, &chosen, &wanted)?;
-    let broken = inputs.image.broken_cache.map(str::to_owned);
     let mut made = Injection {
         driver: Some(inventory.version.to_string()),
+        driver_why: "the loaded module's",
         why: asked.why,
         capabilities: wanted.names(),
         devices,
         proc: proc::masked(inputs.root, &chosen),
         env: env(inputs, &chosen, &inventory, &wanted),
         decisions: decisions(decision, compat, &why_compat),
-        warnings: warning.into_iter().chain(unchecked).chain(broken).chain(mig::warning(&chosen)).collect(),
+        warnings: warning.into_iter().chain(unchecked).chain(mig::warning(&chosen)).collect(),
         ..Injection::default()
     };
     let entries = libraries(&mut made, &files, inputs.image);
     made.links.extend(gbm(&files, &wanted));
-    made.generated = generated(inputs.image, entries, compat, &chosen, &wanted);
+    made.links.extend(devices::links(inputs.root, &chosen, &made.devices));
+    made.take(loader::decide(inputs, &format!("{PRIVATE}/lib"), entries, compat));
+    made.generated.extend(wanted.has(Capability::Graphics).then(|| profile(&chosen)));
     made.binds.extend(files.programs.iter().map(|p| bind(&p.real, p.target.clone(), "a program of the driver")));
     made.binds.extend(files.data.iter().map(|p| bind(&p.real, p.target.clone(), "where loaders look for the driver")));
     made.binds.extend(sockets(inputs, &wanted));
+    made.binds.extend(storage(inputs.root, &made.devices));
     made.gpus = chosen;
     Ok(made)
 }
@@ -218,14 +243,14 @@ fn without_driver(inputs: &Inputs, silence: Option<Error>) -> Result<Injection> 
         return Err(error);
     }
     if root.has("/dev/dxg") {
-        return Err(
-            Error::new("the GPUs of WSL2 cannot be given to a container yet").hint("`--gpus none` runs without")
-        );
+        return Err(Error::new("there is no NVIDIA driver: `/usr/lib/wsl/lib/libcuda.so.1` is not there").hint(
+            "WSL2 takes Windows' driver: install NVIDIA's there, and none in WSL2; then `wsl --shutdown`, once",
+        ));
     }
     if root.has("/etc/nv_tegra_release") {
-        return Err(
-            Error::new("the GPUs of a Jetson cannot be given to a container yet").hint("`--gpus none` runs without")
-        );
+        return Err(Error::new("the GPU of a Jetson cannot be given to a container")
+            .hint("its driver is part of the board's own system, and gpurun knows that of PCI GPUs only")
+            .hint("`--gpus none` runs without"));
     }
     Err(Error::new("there is no NVIDIA driver: `/proc/driver/nvidia/version` is not there or cannot be read")
         .hint("`modprobe nvidia`, as root, loads it where it is installed; `--gpus auto` runs without GPUs where there are none"))
@@ -259,7 +284,7 @@ fn libraries(made: &mut Injection, files: &DriverFiles, image: &Contents) -> Vec
             if name != library.name {
                 made.links.push(Link { path: format!("{dir}/{name}"), to });
             }
-            entries.push(ldcache::Entry::new(flags(library.wide), &name, &format!("{dir}/{name}")));
+            entries.push(ldcache::Entry::new(loader::flags(library.wide), &name, &format!("{dir}/{name}")));
         }
     }
     entries
@@ -297,60 +322,19 @@ fn names(library: &Library) -> Vec<(String, String)> {
     all
 }
 
-pub(crate) fn flags(wide: bool) -> u32 {
-    match (wide, std::env::consts::ARCH) {
-        (false, _) => ldcache::FLAGS_I386,
-        (true, "aarch64") => ldcache::FLAGS_AARCH64,
-        (true, _) => ldcache::FLAGS_X86_64,
-    }
-}
-
-fn generated(
-    image: &Contents,
-    entries: Vec<ldcache::Entry>,
-    compat: bool,
-    chosen: &[Gpu],
-    wanted: &Capabilities,
-) -> Vec<Generated> {
-    let mut all = vec![Generated {
-        name: "ld.so.cache",
-        over: "/etc/ld.so.cache".into(),
-        content: cache(image, entries, compat),
-        why: "the loader finds the driver without LD_LIBRARY_PATH",
-    }];
-    all.extend(image.musl.as_ref().map(|path| Generated {
-        name: "ld-musl.path",
-        over: format!("/etc/ld-musl-{}.path", std::env::consts::ARCH),
-        content: format!("{path}:{PRIVATE}/lib\n").into(),
-        why: "musl's loader has no cache",
-    }));
-    all.extend(wanted.has(Capability::Graphics).then(|| Generated {
-        name: "profile.json",
-        over: "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf".into(),
-        content: profile(chosen).into(),
-        why: "EGL and Vulkan list the chosen GPUs only",
-    }));
-    all
-}
-
-/// The image's cache with ours before it, and with its own forward-compatible driver before that or not at all: a
-/// compat directory in an image's ld.so.conf is the usual cause of CUDA errors 803 and 804.
-pub(crate) fn cache(image: &Contents, ours: Vec<ldcache::Entry>, compat: bool) -> Vec<u8> {
-    let in_compat = |path: &[u8]| path.starts_with(b"/usr/local/cuda") && path.windows(8).any(|w| w == b"/compat/");
-    let mut images = image.cache.clone();
-    images.entries.retain(|entry| !in_compat(&entry.path));
-    let sonames = image.compat.iter().filter(|_| compat).flat_map(|c| &c.sonames);
-    let first = sonames.map(|name| ldcache::Entry::new(flags(true), name, &format!("{}/{name}", compat::DIRECTORY)));
-    ldcache::merge(&images, &first.chain(ours).collect::<Vec<_>>()).bytes()
-}
-
 /// A bitmask of the GPUs' minor numbers (update-application-profile.go:34 of nvidia-container-toolkit).
-pub(crate) fn profile(chosen: &[Gpu]) -> String {
+pub(crate) fn profile(chosen: &[Gpu]) -> Generated {
     let mask = chosen.iter().fold(0_u64, |mask, gpu| mask | 1_u64.checked_shl(gpu.minor).unwrap_or_default());
-    format!(
+    let content = format!(
         "{{\"profiles\":[{{\"name\":\"_container_\",\"settings\":[\"EGLVisibleDGPUDevices\",0x{mask:x}]}}],\
          \"rules\":[{{\"pattern\":[],\"profile\":\"_container_\"}}]}}\n"
-    )
+    );
+    Generated {
+        name: "profile.json",
+        over: "/etc/nvidia/nvidia-application-profiles-rc.d/10-container.conf".into(),
+        content: content.into(),
+        why: "EGL and Vulkan list the chosen GPUs only",
+    }
 }
 
 /// The GPUs are numbered anew inside, in the order of their PCI addresses; a toolkit inside injects nothing again.
@@ -365,6 +349,14 @@ fn env(inputs: &Inputs, chosen: &[Gpu], inventory: &Inventory, wanted: &Capabili
         all.push(("GBM_BACKENDS_PATH", paths.into()));
     }
     all
+}
+
+/// What GPUDirect Storage reads beside its nodes: its settings, and udev's answer to which disk a file is on
+/// (nvidia-container-toolkit, mode `gds`).
+fn storage(root: &DriverRoot, devices: &[Device]) -> Vec<Bind> {
+    let wanted = devices.iter().any(|device| device.path.starts_with(devices::STORAGE));
+    let paths = ["/etc/cufile.json", "/run/udev"].into_iter().filter(|path| wanted && root.has(path));
+    paths.map(|path| bind(&root.system_path(path), path.into(), "GPUDirect Storage")).collect()
 }
 
 /// Where the driver's daemons are talked to.

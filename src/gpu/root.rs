@@ -5,7 +5,9 @@
 //! (Debian's alternatives) mean what they mean there. In a folder, where no nodes can be made without privileges, the
 //! file `devices.txt` lists them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -25,6 +27,8 @@ pub struct DriverRoot {
     files: Root,
     /// What `devices.txt` lists, in a folder.
     nodes: Option<BTreeMap<PathBuf, Node>>,
+    /// What was read: each part of /proc/driver/nvidia is asked for by several.
+    texts: RefCell<BTreeMap<String, Option<String>>>,
 }
 
 /// A device node as the caller finds it.
@@ -44,9 +48,14 @@ impl DriverRoot {
 
     /// A folder that is laid out like a machine, with a `devices.txt` in it: `PATH MAJOR:MINOR [ERRNO]` a line.
     pub fn folder(path: &Path) -> Result<Self> {
+        Self::folder_with(path, None)
+    }
+
+    /// The same, with the driver's files below `files` if that is given.
+    pub fn folder_with(path: &Path, files: Option<&Path>) -> Result<Self> {
         let list = path.join("devices.txt");
         let text = std::fs::read_to_string(&list).context(|| format!("read `{}`", list.display()))?;
-        Self::new(path, None, Some(parse_nodes(&text).context(|| format!("understand `{}`", list.display()))?))
+        Self::new(path, files, Some(parse_nodes(&text).context(|| format!("understand `{}`", list.display()))?))
     }
 
     fn new(system: &Path, files: Option<&Path>, nodes: Option<BTreeMap<PathBuf, Node>>) -> Result<Self> {
@@ -54,13 +63,22 @@ impl DriverRoot {
             Some(_) => e.hint("--driver-root takes the directory below which the driver's usr/lib is"),
             None => e,
         })?;
-        Ok(Self { system: Root::open(system)?, system_path: system.into(), files: of_files, nodes })
+        Ok(Self {
+            system: Root::open(system)?,
+            system_path: system.into(),
+            files: of_files,
+            nodes,
+            texts: RefCell::default(),
+        })
     }
 
     /// A small file of /proc or /sys; `None` if there is none that can be read.
     pub fn text(&self, path: &str) -> Option<String> {
-        let bytes = self.system.read(Path::new(path), MAX_TEXT).ok()??;
-        Some(String::from_utf8_lossy(&bytes).into_owned())
+        let read = || {
+            let bytes = self.system.read(Path::new(path), MAX_TEXT).ok()??;
+            Some(String::from_utf8_lossy(&bytes).into_owned())
+        };
+        self.texts.borrow_mut().entry(path.to_owned()).or_insert_with(read).clone()
     }
 
     /// The sorted names in a directory of /proc, /sys or /dev.
@@ -99,10 +117,18 @@ impl DriverRoot {
         real(&self.files.resolve(path).ok()?)
     }
 
-    /// A directory of the driver's files: its real path and the names in it.
-    pub fn directory(&self, path: &Path) -> Option<(PathBuf, Vec<String>)> {
+    /// A directory of the driver's files, open, and its real path.
+    pub fn directory(&self, path: &Path) -> Option<(OwnedFd, PathBuf)> {
         let dir = self.files.resolve(path).ok()?;
-        inroot::is_dir(dir.as_fd()).ok()?.then(|| Some((real(&dir)?, inroot::list(dir.as_fd()))))?
+        let path = real(&dir)?;
+        inroot::is_dir(dir.as_fd()).ok()?.then_some((dir, path))
+    }
+
+    /// One of the driver's files, open for reading, and its real path.
+    pub fn open(&self, path: &Path) -> Option<(File, PathBuf)> {
+        let file = self.files.file(path).ok()??;
+        let path = real(&file)?;
+        Some((file, path))
     }
 
     /// The content of one of the driver's files.
@@ -112,7 +138,7 @@ impl DriverRoot {
 }
 
 /// The kernel knows the path of what is open.
-fn real(fd: &OwnedFd) -> Option<PathBuf> {
+fn real(fd: &impl AsRawFd) -> Option<PathBuf> {
     std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).ok()
 }
 
@@ -192,6 +218,7 @@ mod tests {
         let root = DriverRoot::host(Some(dir.path())).unwrap();
         let real = root.real(Path::new("/usr/lib/libx.so.1")).unwrap();
         assert_eq!(real, dir.path().canonicalize().unwrap().join("usr/lib/current/libx.so.1"));
-        assert_eq!(root.directory(Path::new("/usr/lib/current")).unwrap().1, ["libx.so.1"]);
+        let (directory, _) = root.directory(Path::new("/usr/lib/current")).unwrap();
+        assert_eq!(inroot::list(directory.as_fd()), ["libx.so.1"]);
     }
 }

@@ -78,7 +78,8 @@ fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
         }
     }
     links(plan, dev.as_ref())?;
-    inject::machine(&root, &plan.injection, &injected)?;
+    let users = plan.mounts.iter().any(|mount| mount.follow && mount.target.starts_with(DEV));
+    inject::machine(&root, dev.as_ref().filter(|_| !users), &plan.injection, &injected)?;
     for directory in &plan.directories {
         root.make_dir(&directory.path)?;
     }

@@ -6,6 +6,7 @@ use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
 
 use super::Plan;
 use super::mounts::{Mount, What};
+use crate::gpu::Injection;
 use crate::gpu::inventory::Gpu;
 use crate::gpu::mig::Instance;
 
@@ -52,11 +53,9 @@ fn user(out: &mut String, plan: &Plan) {
 
 fn gpus(out: &mut String, plan: &Plan) {
     let injection = &plan.injection;
-    if let Some(driver) = &injection.driver {
-        section(out, "gpus", injection.gpus.iter().flat_map(gpu).map(|gpu| (gpu, injection.why)));
-        line(out, "driver", driver, &format!("the loaded module's; for {}", injection.capabilities));
-    } else {
-        line(out, "gpus", "none", injection.why);
+    match &injection.driver {
+        Some(driver) => self::driver(out, driver, injection),
+        None => line(out, "gpus", "none", injection.why),
     }
     for decision in &injection.decisions {
         let _ = writeln!(out, "{decision}"); // writing to a String cannot fail
@@ -69,6 +68,11 @@ fn gpus(out: &mut String, plan: &Plan) {
     section(out, "generated", injection.generated.iter().map(|g| (g.over.clone(), g.why)));
     let shown = |(path, _): &(String, String)| (format!("/proc/driver/nvidia/{path}"), "the chosen GPUs alone");
     section(out, "driver's /proc", injection.proc.iter().map(shown));
+}
+
+fn driver(out: &mut String, driver: &str, injection: &Injection) {
+    section(out, "gpus", injection.gpus.iter().flat_map(gpu).map(|gpu| (gpu, injection.why)));
+    line(out, "driver", driver, &format!("{}; for {}", injection.driver_why, injection.capabilities));
 }
 
 /// A GPU, and its MIG instances if they are what is chosen of it.

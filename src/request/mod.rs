@@ -60,6 +60,8 @@ pub struct Request {
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// `--cuda-compat`
     pub cuda_compat: compat::Mode,
+    /// `--rdma`
+    pub rdma: bool,
     /// Not `--no-require`
     pub require: bool,
     /// `--entrypoint`; empty to remove the image's.
@@ -106,6 +108,7 @@ impl Request {
             gpu_caps: args.gpu_caps.as_deref().map(|list| Capabilities::parse(list, "--gpu-caps")).transpose()?,
             driver_root: args.driver_root.clone(),
             cuda_compat: args.cuda_compat,
+            rdma: args.rdma,
             require: !args.no_require,
             entrypoint: args.entrypoint.clone(),
             command: without_dashes(&args.command),

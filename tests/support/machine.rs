@@ -31,6 +31,7 @@ impl Machine {
                 ["lib32", path, soname] => machine.file(path, elf(1, soname, None)),
                 ["link", path, to] => symlink(to, machine.place(path)).expect("make a link"),
                 ["file", path] => machine.file(path, path),
+                ["text", path, ..] => machine.file(path, words[2..].join(" ").replace('|', "\n")),
                 ["dir", path] => drop(std::fs::create_dir_all(machine.at(path))),
                 ["node", path, ..] => {
                     machine.file(path, "");
