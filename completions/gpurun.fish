@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= rdma no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet profile= pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= rdma no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c gpurun -n "__fish_gpurun_needs_command" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
@@ -99,6 +100,7 @@ complete -c gpurun -n "__fish_gpurun_needs_command" -a "builtin-nvml" -d 'What a
 complete -c gpurun -n "__fish_gpurun_needs_command" -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
@@ -152,6 +154,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l init -d 'Accepted 
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l max-unpacked -d 'Refuse an image of which more than this is to be unpacked, as 20g' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -s q -l quiet -d 'Print nothing but errors'
@@ -160,23 +163,27 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -l json -d 'Print th
 complete -c gpurun -n "__fish_gpurun_using_subcommand pull" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand images" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -l json -d 'Print the facts as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand images" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -l json -d 'Print the facts as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand inspect" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand rm" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand rm" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand rm" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand rm" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand rm" -s q -l quiet -d 'Print nothing but errors'
 complete -c gpurun -n "__fish_gpurun_using_subcommand rm" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l unused -d 'Remove images that were not used for so long, as 12h or 30d' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l max-size -d 'Remove the least recently used until all files take no more than this, as 200g' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l plain-http -d 'Allow registries without TLS (loopback ones always may)'
@@ -197,6 +204,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand ps" -l json -d 'Print the 
 complete -c gpurun -n "__fish_gpurun_using_subcommand ps" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"
@@ -251,6 +259,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l init -d 'Accep
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l store -d 'Directory that holds the unpacked images' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l platform -d 'Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l pull -d 'When to ask the registry' -r -f -a "missing\t'Only for what the store does not have'
 always\t'Every time; layers that are there are not fetched again'
 never\t'Not at all'"

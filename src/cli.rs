@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::config::Given;
 use crate::gpu::compat;
 use crate::image::Platform;
 
@@ -96,6 +97,9 @@ pub struct StoreArgs {
     /// Print nothing but errors
     #[arg(short, long, env = "GPURUN_QUIET")]
     pub quiet: bool,
+    /// Take what the command line leaves open from this `[profile.NAME]` of the configuration files
+    #[arg(long, env = "GPURUN_PROFILE", value_name = "NAME")]
+    pub profile: Option<String>,
 }
 
 /// How an image is fetched.
@@ -203,7 +207,7 @@ pub struct RunArgs {
     #[arg(long, env = "GPURUN_TMPFS", value_name = "DST")]
     pub tmpfs: Vec<OsString>,
     /// Set a variable: K=V, or take it from the host: K, 'GLOB_*'
-    #[arg(short, long, value_name = "K[=V]")]
+    #[arg(short, long, env = "GPURUN_ENV", value_name = "K[=V]")]
     pub env: Vec<OsString>,
     /// Set variables from a file of K=V lines
     #[arg(long, env = "GPURUN_ENV_FILE", value_name = "FILE")]
@@ -286,6 +290,9 @@ pub struct RunArgs {
     /// Command and its arguments, in place of the image's own
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<OsString>,
+    /// Which of these variables and configuration files gave
+    #[arg(skip)]
+    pub given: Vec<Given>,
 }
 
 /// Arguments of `exec`.
@@ -408,10 +415,10 @@ pub struct PruneArgs {
     #[allow(missing_docs)]
     pub store: StoreArgs,
     /// Remove images that were not used for so long, as 12h or 30d
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, env = "GPURUN_UNUSED", value_name = "TIME")]
     pub unused: Option<String>,
     /// Remove the least recently used until all files take no more than this, as 200g
-    #[arg(long, value_name = "SIZE")]
+    #[arg(long, env = "GPURUN_MAX_SIZE", value_name = "SIZE")]
     pub max_size: Option<String>,
     /// Print what was removed as JSON
     #[arg(long)]

@@ -7,7 +7,8 @@
 //! Request + Image.config + Rootfs + Injection + Devices + Host facts ─plan→ Plan ─launch→ ExitStatus
 //! ```
 //!
-//! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`request`], [`reference`].
+//! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`config`], [`request`],
+//! [`reference`].
 //! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
 //! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
 //! [`host`] and [`image`]. What is done: [`launch`]; what is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory
@@ -19,7 +20,11 @@ pub mod builtin;
 pub mod cdi;
 pub mod cli;
 pub mod cmd;
+pub mod config;
 pub mod error;
+#[cfg(test)]
+#[path = "../tests/fuzz/mod.rs"]
+mod fuzz;
 pub mod gpu;
 pub mod host;
 pub mod image;

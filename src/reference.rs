@@ -147,7 +147,9 @@ impl fmt::Display for ImageRef {
 
 impl fmt::Display for RegistryRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.registry, self.repository)?;
+        // Only enroot's spelling names a registry that could be a part of the repository.
+        let separator = if is_told_from_repository(&self.registry) { '/' } else { '#' };
+        write!(f, "{}{separator}{}", self.registry, self.repository)?;
         self.tag.iter().try_for_each(|t| write!(f, ":{t}"))?;
         self.digest.iter().try_for_each(|d| write!(f, "@{d}"))
     }
@@ -221,15 +223,13 @@ pub(crate) fn canonical_registry(name: &str) -> String {
 /// The first component is a registry if it could not be a repository: it has a dot, a port, or is `localhost`.
 fn split_registry(text: &str) -> (Option<&str>, &str) {
     match text.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" || has_upper(first) => {
-            (Some(first), rest)
-        }
+        Some((first, rest)) if is_told_from_repository(first) => (Some(first), rest),
         _ => (None, text),
     }
 }
 
-fn has_upper(s: &str) -> bool {
-    s.bytes().any(|b| b.is_ascii_uppercase())
+fn is_told_from_repository(registry: &str) -> bool {
+    registry.contains(['.', ':']) || registry == "localhost" || registry.bytes().any(|b| b.is_ascii_uppercase())
 }
 
 fn is_registry(s: &str) -> bool {
@@ -239,10 +239,14 @@ fn is_registry(s: &str) -> bool {
         return v6.parse::<std::net::Ipv6Addr>().is_ok() && port_ok;
     }
     match s.split_once(':') {
-        Some((host, port)) => host_ok(host) && is_port(port),
+        // `builtin:5000/x` is read as another kind of image, so it can be no registry's name either.
+        Some((host, port)) => host_ok(host) && is_port(port) && !SCHEMES.contains(&host.to_lowercase().as_str()),
         None => host_ok(s),
     }
 }
+
+/// What a reference may begin with, before a `:`.
+const SCHEMES: &[&str] = &["oci", "oci-archive", "docker-archive", "dir", "builtin", "sqsh", "sif"];
 
 fn is_port(s: &str) -> bool {
     !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit()) && s.parse::<u16>().is_ok()
@@ -283,6 +287,7 @@ mod tests {
             ("localhost/x", "localhost/x:latest".into()),
             ("nvcr.io#nvidia/pytorch:25.09-py3", "nvcr.io/nvidia/pytorch:25.09-py3".into()),
             ("[::1]:5000/x", "[::1]:5000/x:latest".into()),
+            ("head#a/b", "head#a/b:latest".into()),
             (&format!("a/b:t@{d}"), format!("docker.io/a/b:t@{d}")),
             (&format!("a/b@{d}"), format!("docker.io/a/b@{d}")),
             ("oci:/a:b/c:tag", "oci:/a:b/c:tag".into()),
@@ -307,9 +312,22 @@ mod tests {
 
     #[test]
     fn malformed_names_are_refused() {
-        for text in
-            ["", "a//b", "a/", "-a", "a..b", "Busybox", "a:b:c", "a@sha256:12", "a:", "oci:", "a b", "h:x/y", "é"]
-        {
+        for text in [
+            "",
+            "a//b",
+            "a/",
+            "-a",
+            "a..b",
+            "Busybox",
+            "a:b:c",
+            "a@sha256:12",
+            "a:",
+            "oci:",
+            "a b",
+            "h:x/y",
+            "é",
+            "Oci:1/x",
+        ] {
             assert!(ImageRef::parse(text).is_err(), "{text}");
         }
     }

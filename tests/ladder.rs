@@ -15,20 +15,18 @@ fn under(case: &Case, call: &str, errno: i32, script: &str) -> Finished {
 #[test]
 fn calls_that_are_not_needed_may_be_refused() {
     let case = Case::new();
-    for call in [
-        "clone3",
-        "statx",
-        "io_uring_setup",
-        "seccomp",
-        "landlock_create_ruleset",
-        "keyctl",
-        "memfd_create",
-        "pidfd_open",
-    ] {
+    for call in ["clone3", "statx", "io_uring_setup", "seccomp", "landlock_create_ruleset", "keyctl", "pidfd_open"] {
         for errno in [libc::ENOSYS, libc::EPERM] {
             assert_eq!(under(&case, call, errno, "echo ran").ok(), "ran\n", "{call}");
         }
     }
+}
+
+#[test]
+fn a_run_that_cannot_be_labelled_says_so_and_runs() {
+    let finished = under(&Case::new(), "memfd_create", libc::ENOSYS, "echo ran");
+    assert_eq!((finished.status, &*finished.stdout), (0, "ran\n"), "{finished:?}");
+    assert!(finished.stderr.contains("`gpurun ps` and `gpurun exec` will not find this run"), "{finished:?}");
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //! that they were made of.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use gpurun::image::{Digest, Platform};
 use serde_json::{Value, json};
 
+use crate::support::distribution::{free_port, is_here, serve};
 use crate::support::image::{pull, rootfs, sh, verb};
 use crate::support::listing::{Listing, list};
-use crate::support::process::{Running, eventually};
+use crate::support::process::Running;
 use crate::support::{Case, Finish, can, text};
 
 /// A registry, and a layout in which images are made.
@@ -21,23 +22,11 @@ struct Fixture {
 
 impl Fixture {
     fn start() -> Option<Self> {
-        let there = |tool: &&str| Path::new("/usr/bin").join(tool).exists();
-        if !can(["docker-registry", "skopeo", "umoci"].iter().all(there), "docker-registry, skopeo and umoci") {
+        if !is_here(&["umoci"]) {
             return None;
         }
-        let case = Case::new();
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        drop(listener);
-        let storage = json!({"filesystem": {"rootdirectory": case.path("registry")}});
-        let http = json!({"addr": format!("127.0.0.1:{port}")});
-        let log = json!({"level": "error", "accesslog": {"disabled": true}});
-        let config = json!({"version": "0.1", "log": log, "storage": storage, "http": http}).to_string();
-        let mut command = Command::new("docker-registry");
-        case.surround(&mut command);
-        command.arg("serve").arg(case.file("registry.yml", &config)).stdout(Stdio::null()).stderr(Stdio::null());
-        let registry = Running::of(command.spawn().unwrap());
-        eventually("the registry answers", || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        let (case, port) = (Case::new(), free_port());
+        let registry = serve(&case, port, None, None);
         let fixture = Self { case, port, _registry: registry };
         fixture.tool(&["umoci", "init", "--layout", "layout"]);
         Some(fixture)

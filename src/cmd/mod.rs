@@ -12,13 +12,14 @@ mod ps;
 mod refused;
 mod run;
 
+use std::ffi::OsString;
 use std::sync::Arc;
 
 use clap::error::ErrorKind;
-use clap::{Args, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Subcommand};
 
-use crate::cli::{Cli, FetchArgs, Pull, RunArgs, StoreArgs, Verb};
-use crate::error::{EXIT_GPURUN, Result};
+use crate::cli::{Cli, ExplainArgs, FetchArgs, Pull, RunArgs, StoreArgs, Verb};
+use crate::error::{Context, EXIT_GPURUN, Result};
 use crate::host::Host;
 use crate::image::Platform;
 use crate::launch::fds::Inherited;
@@ -28,22 +29,28 @@ use crate::reference::ImageRef;
 use crate::request::parse_size;
 use crate::store::Store;
 use crate::timings::Timings;
-use crate::{output, registry, source};
+use crate::{config, output, registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
-    if let Some(args) = plain_run() {
-        return run::run(&args, inherited);
+    let argv: Vec<_> = std::env::args_os().collect();
+    if let Some((argv, bare)) = plain_run(&argv) {
+        let matches = config::settle(plain_command, &argv, bare)?.matches;
+        return run::run(&RunArgs::from_arg_matches(&matches).context(|| "read the command line")?, inherited);
     }
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let bare = match Cli::command().try_get_matches_from(&argv) {
+        Ok(matches) => matches,
         Err(usage) => return refused::reason(&usage).map_or_else(|| Ok(print_usage(&usage)), Err),
     };
+    let settled = config::settle(Cli::command, &argv, bare)?;
+    let cli = Cli::from_arg_matches(&settled.matches).context(|| "read the command line")?;
+    let given = || settled.given(&Cli::command());
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
+        Verb::Run(args) if args.dry_run => run::run(&RunArgs { given: given(), ..args }, inherited),
         Verb::Run(args) => run::run(&args, inherited),
         Verb::Exec(args) => exec::exec(&args, inherited),
         Verb::Ps(args) => ps::ps(&args),
-        Verb::Explain(args) => explain::explain(&args),
+        Verb::Explain(ExplainArgs { json, run }) => explain::explain(&RunArgs { given: given(), ..run }, json),
         Verb::Spec(args) => explain::spec(&args),
         Verb::Gpus(args) => gpus::gpus(&args),
         Verb::Cdi { verb } => gpus::cdi(&verb),
@@ -63,17 +70,20 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
 
 /// A run without mistakes is parsed without the other verbs, which take as long as all the rest. Everything else, and
 /// every refusal, is left to the whole command line.
-fn plain_run() -> Option<RunArgs> {
-    let mut args: Vec<_> = std::env::args_os().collect();
-    let first = args.get(1)?.to_str()?;
+fn plain_run(argv: &[OsString]) -> Option<(Vec<OsString>, ArgMatches)> {
+    let mut args = argv.to_vec();
+    let first = argv.get(1)?.to_str()?;
     if first == "run" {
         args.remove(1);
-    } else if first.starts_with('-') || first == "help" || Verb::has_subcommand(first) {
+    } else if first == "help" || Verb::has_subcommand(first) {
         return None;
     }
-    let command = RunArgs::augment_args(clap::Command::new("gpurun").args_override_self(true).disable_help_flag(true));
-    let matches = command.try_get_matches_from(args).ok()?;
-    RunArgs::from_arg_matches(&matches).ok()
+    let matches = plain_command().try_get_matches_from(&args).ok()?;
+    (!matches.get_flag("dry_run")).then_some((args, matches))
+}
+
+fn plain_command() -> clap::Command {
+    RunArgs::augment_args(clap::Command::new("gpurun").args_override_self(true).disable_help_flag(true))
 }
 
 /// Help is what was asked for; a usage error ends with 125, since clap's 2 could be the workload's own.

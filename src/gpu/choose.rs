@@ -229,6 +229,7 @@ mod tests {
             ("capabilities=gpu", Some(vec![0])),
             ("none", Some(vec![])),
             ("0", Some(vec![])),
+            ("count=00", Some(vec![])),
             ("device=10", None),
             ("device=12", None),
             ("11", None),

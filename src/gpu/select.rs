@@ -191,8 +191,7 @@ fn is_gpu_word(word: &str) -> bool {
 fn parse_count(text: &str) -> Option<Gpus> {
     match text {
         "all" | "-1" => Some(Gpus::All),
-        "0" => Some(Gpus::None),
-        number => number.parse().ok().map(Gpus::Count),
+        number => number.parse().ok().map(|count| if count == 0 { Gpus::None } else { Gpus::Count(count) }),
     }
 }
 

@@ -135,7 +135,7 @@ pub fn join(target: &Target, process: &Process, inherited: Inherited) -> Result<
     prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
     setns(&target.supervisor, CloneFlags::CLONE_NEWUSER).context(|| "setns CLONE_NEWUSER")?;
     target.join(CloneFlags::CLONE_NEWPID)?;
-    start.fork(|workload, console| become_tenant(target, &workload, console), |_| Ok(()))
+    start.fork(|workload, console| become_tenant(target, &workload, console), |_| ())
 }
 
 fn become_tenant(target: &Target, workload: &Workload, console: Option<&OwnedFd>) -> Result<Infallible> {

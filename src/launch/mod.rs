@@ -38,6 +38,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
 use crate::error::{Context, Result};
+use crate::output;
 use crate::plan::{Plan, Process};
 use crate::seccomp::Filter;
 use crate::sys::{self, Fork};
@@ -51,7 +52,13 @@ pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<Infallib
     let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
     let start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited)? };
     namespaces::enter(plan).map_err(refused::namespaces)?;
-    start.fork(|workload, console| init::become_init(plan, workload, console), |child| Label::of(plan, child).show())
+    start.fork(|workload, console| init::become_init(plan, workload, console), |child| show_label(plan, child, quiet))
+}
+
+/// A run that has no label can be waited for and killed as any other.
+fn show_label(plan: &Plan, child: Pid, quiet: bool) -> Option<OwnedFd> {
+    let untold = |e| output::notice(quiet, &format!("`gpurun ps` and `gpurun exec` will not find this run: {e:#}"));
+    Label::of(plan, child).show().map_err(untold).ok()
 }
 
 /// What the two ends of a launch have in common before they part.
@@ -82,7 +89,7 @@ impl Start {
     fn fork<T>(
         self,
         launched: impl FnOnce(Workload, Option<&OwnedFd>) -> Result<Infallible>,
-        beside: impl FnOnce(Pid) -> Result<T>,
+        beside: impl FnOnce(Pid) -> T,
     ) -> Result<Infallible> {
         let (ours, childs) = self.console.unzip();
         match sys::fork()? {
@@ -96,7 +103,7 @@ impl Start {
             }
             Fork::Parent(child) => {
                 drop((self.workload, childs));
-                let _held = beside(child)?;
+                let _held = beside(child);
                 let status = supervise::run(child, self.reader.wait(self.quiet), &self.lifeline, ours)?;
                 sys::exit_now(status.into())
             }

@@ -10,7 +10,7 @@ use crate::error::{Context, Result};
 const MAX_ZSTD_WINDOW: u32 = 27;
 
 /// A reader of the tar in `input`: gzip of one member or many, zstd of one frame or many, or the tar itself.
-pub(super) fn decode<'a>(mut input: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+pub(crate) fn decode<'a>(mut input: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
     let head = input.fill_buf().context(|| "read the start of the layer")?;
     Ok(match head {
         [0x1f, 0x8b, ..] => Box::new(MultiGzDecoder::new(input)),

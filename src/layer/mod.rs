@@ -10,7 +10,7 @@
 //! the kernel. Runs before the launch, in threads.
 
 pub mod change;
-mod decode;
+pub(crate) mod decode;
 mod pipe;
 pub(crate) mod stage;
 pub mod tar;

@@ -25,6 +25,7 @@ pub fn human(plan: &Plan) -> String {
     section(&mut out, "written", plan.files.iter().map(|f| (f.path.to_owned(), f.why)));
     seccomp(&mut out, plan);
     process(&mut out, plan);
+    section(&mut out, "settings", plan.given.iter().map(|g| (format!("{} = {}", g.option, g.value), g.why.as_str())));
     out
 }
 
@@ -157,7 +158,7 @@ fn mount(mount: &Mount) -> String {
     }
 }
 
-fn section(out: &mut String, title: &str, rows: impl Iterator<Item = (String, &'static str)>) {
+fn section<'a>(out: &mut String, title: &str, rows: impl Iterator<Item = (String, &'a str)>) {
     let rows: Vec<_> = rows.collect();
     if rows.is_empty() {
         return;

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::cdi::Devices;
 use crate::cli::{Network, Pid};
+use crate::config::Given;
 use crate::error::{Error, Result};
 use crate::gpu::Injection;
 use crate::host::Host;
@@ -59,6 +60,9 @@ pub struct Plan {
     pub devices: Devices,
     /// What is executed.
     pub process: Process,
+    /// The options that variables and configuration files gave.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub given: Vec<Given>,
     /// What differs from what the user may expect, one line each.
     pub notices: Vec<String>,
 }
@@ -229,6 +233,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
         },
+        given: request.given.clone(),
         notices: notices(request, host, injection, &inputs.devices),
         injection: injection.clone(),
         devices: inputs.devices.clone(),

@@ -1,13 +1,17 @@
-//! Where an image is asked for, by containers-registries.conf(5): mirrors, other locations, registries without TLS.
+//! Where an image is asked for, by containers-registries.conf(5) and gpurun's own configuration files: mirrors, other
+//! locations, registries without TLS.
 //!
 //! In: the files of the machine and the caller, and a name. Out: the places that may have it, in order. What the files
 //! say of short names does not count: a bare name is Docker Hub's, so that it means the same on every machine.
 
+use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::credentials::canonical_name;
+use crate::config::toml_error;
 use crate::error::{Context, Error, Hint, Result};
 use crate::reference::{ImageRef, RegistryRef};
 
@@ -17,6 +21,8 @@ pub struct RegistriesConf {
     /// The first of these that is there counts, and the `*.conf` in the directories beside it, later ones over earlier
     /// ones.
     pub choices: Vec<(PathBuf, Vec<PathBuf>)>,
+    /// gpurun's own configuration files, the first of which comes last: over all others.
+    pub own: Vec<PathBuf>,
 }
 
 /// A place that may have an image.
@@ -32,6 +38,20 @@ pub(super) struct Place {
 #[serde(default)]
 struct Content {
     registry: Vec<Rule>,
+}
+
+/// What gpurun's own file says of registries.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Own {
+    registry: BTreeMap<String, OwnRule>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct OwnRule {
+    mirrors: Vec<String>,
+    insecure: bool,
 }
 
 /// What a file says of the names that begin with a prefix.
@@ -61,18 +81,52 @@ struct Mirror {
 impl RegistriesConf {
     /// Reads them.
     pub(super) fn read(&self) -> Result<Vec<Rule>> {
-        let chosen = self.choices.iter().find(|(file, _)| file.exists()).or(self.choices.last());
-        let Some((file, dirs)) = chosen else { return Ok(Vec::new()) };
         let mut rules = Vec::new();
-        for path in std::iter::once(file.clone()).chain(dirs.iter().flat_map(|dir| additions(dir))) {
-            if let Some(text) = text(&path)? {
-                let added = parse(&path, &text).context(|| format!("read `{}`", path.display()))?;
-                for rule in added {
-                    add(&mut rules, rule);
-                }
-            }
+        for path in self.containers() {
+            add(&mut rules, &path, parse)?;
+        }
+        for path in self.own.iter().rev() {
+            add(&mut rules, path, own_rules)?;
         }
         Ok(rules)
+    }
+
+    fn containers(&self) -> Vec<PathBuf> {
+        let chosen = self.choices.iter().find(|(file, _)| file.exists()).or(self.choices.last());
+        let files = chosen.map(|(file, dirs)| {
+            std::iter::once(file.clone()).chain(dirs.iter().flat_map(|dir| additions(dir))).collect()
+        });
+        files.unwrap_or_default()
+    }
+}
+
+/// Adds what a file says, if it is there. A later file's rule takes the place of one for the same prefix.
+fn add(rules: &mut Vec<Rule>, path: &Path, parse: fn(&Path, &str) -> Result<Vec<Rule>>) -> Result<()> {
+    let Some(text) = text(path)? else { return Ok(()) };
+    for rule in parse(path, &text).context(|| format!("read `{}`", path.display()))? {
+        rules.retain(|other| other.prefix != rule.prefix);
+        rules.push(rule);
+    }
+    Ok(())
+}
+
+/// Refuses one of gpurun's own files if what it says of registries is not fit for use.
+pub(crate) fn check_own(path: &Path, text: &str) -> Result<()> {
+    own_rules(path, text).map(drop)
+}
+
+/// What one of gpurun's own files says: `[registry."HOST[/NAMESPACE]"]` with `mirrors` and `insecure`.
+fn own_rules(path: &Path, text: &str) -> Result<Vec<Rule>> {
+    let own: Own = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
+    own.registry.into_iter().map(|(name, rule)| rule.named(&name, path)).collect()
+}
+
+impl OwnRule {
+    fn named(self, name: &str, path: &Path) -> Result<Rule> {
+        let prefix = canonical_name(name)?;
+        let mirror = self.mirrors.into_iter().map(|location| Mirror { location, ..Mirror::default() }).collect();
+        let (location, insecure, file) = (prefix.clone(), self.insecure, path.into());
+        Ok(Rule { prefix, location, insecure, mirror, file, ..Rule::default() })
     }
 }
 
@@ -93,7 +147,7 @@ fn text(path: &Path) -> Result<Option<String>> {
 }
 
 fn parse(path: &Path, text: &str) -> Result<Vec<Rule>> {
-    let content: Content = toml::from_str(text).context(|| "parse it as TOML")?;
+    let content: Content = toml::from_str(text).map_err(|e| toml_error(text, &e))?;
     let named = |mut rule: Rule| {
         rule.file = path.into();
         if rule.prefix.is_empty() {
@@ -107,15 +161,9 @@ fn parse(path: &Path, text: &str) -> Result<Vec<Rule>> {
     content.registry.into_iter().map(named).collect()
 }
 
-/// A later file's rule takes the place of one for the same prefix.
-fn add(rules: &mut Vec<Rule>, rule: Rule) {
-    rules.retain(|other| other.prefix != rule.prefix);
-    rules.push(rule);
-}
-
 /// The places to ask for an image, the last of which is where the name says, or where a rule moves it.
 pub(super) fn places(name: &RegistryRef, rules: &[Rule]) -> Result<Vec<Place>> {
-    let text = name.to_string();
+    let text = name.to_string().replacen('#', "/", 1);
     let matching = rules.iter().filter_map(|rule| Some((matched(&rule.prefix, &text)?, rule)));
     let Some((end, rule)) = matching.max_by_key(|(_, rule)| rule.prefix.len()) else {
         return Ok(vec![Place { name: name.clone(), insecure: false }]);
@@ -127,7 +175,7 @@ pub(super) fn places(name: &RegistryRef, rules: &[Rule]) -> Result<Vec<Place>> {
     let place = |location: &str, insecure| {
         let what = || format!("apply the rule for `{}` in `{}`", rule.prefix, rule.file.display());
         let moved = if location.is_empty() { Ok(name.clone()) } else { moved(&text, end, location).context(what) };
-        moved.map(|name| Place { name, insecure })
+        moved.map(|name| Place { insecure: insecure || is_insecure(&name.registry, rules), name })
     };
     let mirrors = rule.mirror.iter().filter(|mirror| rule.uses(mirror, name));
     let mirrors = mirrors.map(|mirror| place(&mirror.location, mirror.insecure));
@@ -204,6 +252,9 @@ mod tests {
         mirror-by-digest-only = true
         [[registry.mirror]]
         location = "m.example"
+        [[registry]]
+        prefix = "head"
+        location = "other"
     "#;
 
     /// The places, insecure ones with a `!`.
@@ -220,6 +271,7 @@ mod tests {
         let hub = "library/busybox";
         for (name, want) in [
             ("busybox", format!("mirror:5000/hub/{hub}:latest! docker.io/{hub}:latest")),
+            ("head#a/b", "other#a/b:latest".into()),
             (
                 &format!("busybox@{d}"),
                 format!("mirror:5000/hub/{hub}@{d}! digests.example/{hub}@{d} docker.io/{hub}@{d}"),
@@ -256,7 +308,8 @@ mod tests {
         write("d/1.conf", &rule("b", "y"));
         write("d/1.txt", "nonsense");
         let chosen = (main, vec![dir.path().join("d"), dir.path().join("none")]);
-        let conf = RegistriesConf { choices: vec![(dir.path().join("none"), vec![]), chosen] };
+        let choices = vec![(dir.path().join("none"), vec![]), chosen];
+        let conf = RegistriesConf { choices, own: Vec::new() };
         let rules: Vec<_> = conf.read().unwrap().into_iter().map(|r| format!("{} {}", r.prefix, r.location)).collect();
         assert_eq!(rules, ["a x", "b z"]);
         let broken = write("d/3.conf", "[[registry]]\n");

@@ -28,6 +28,9 @@ mod auth;
 mod blob;
 mod certs;
 pub mod credentials;
+#[cfg(test)]
+#[path = "../../tests/fuzz/registry.rs"]
+mod fuzz;
 mod http;
 mod mirrors;
 mod origin;
@@ -39,6 +42,7 @@ mod settings;
 mod status;
 
 pub use mirrors::RegistriesConf;
+pub(crate) use mirrors::check_own;
 pub use proxy::Proxies;
 pub use settings::Settings;
 

@@ -17,8 +17,8 @@ const FIRST: Duration = Duration::from_millis(300);
 /// The longest wait that a registry may ask for: beyond it, the user decides.
 const LONGEST: Duration = Duration::from_mins(1);
 
-const TLS_HINT: &str = "name the certificates of an authority of your own in SSL_CERT_FILE; a registry without TLS \
-                        needs --plain-http";
+const TLS_HINT: &str = "an authority of your own is trusted through ~/.config/containers/certs.d/HOST:PORT/ca.crt or \
+                        SSL_CERT_FILE; a registry without TLS needs --plain-http";
 
 /// A failed step, and whether it is worth another try.
 #[derive(Debug)]
@@ -56,6 +56,7 @@ impl Failure {
         use ureq::{Error as E, Timeout};
         let again = match &error {
             E::Io(e) if matches!(e.kind(), ErrorKind::ConnectionRefused | ErrorKind::InvalidData) => Again::Never,
+            E::Io(e) if is_unknown_name(e) => Again::Never,
             E::Timeout(Timeout::Connect | Timeout::Resolve) => Again::Never,
             E::Io(_) | E::Timeout(_) | E::Protocol(_) | E::ConnectionFailed | E::BodyStalled => Again::Soon,
             _ => Again::Never,
@@ -83,6 +84,13 @@ impl Failure {
             Again::After(wait) => Ok((wait + FIRST.mul_f64(jitter), self.error)),
         }
     }
+}
+
+/// Whether the resolver is sure that there is no such host; the standard library passes only its words on (EAI_NONAME and
+/// EAI_NODATA of gai_strerror(3)).
+fn is_unknown_name(error: &std::io::Error) -> bool {
+    let said = error.to_string();
+    ["Name or service not known", "No address associated with hostname"].iter().any(|words| said.contains(words))
 }
 
 /// Twice as long each time, and somewhere between half and all of that, so that many clients do not come back at once.
@@ -157,6 +165,16 @@ mod tests {
         assert_eq!(wait(Again::After(Duration::from_secs(61)), 1, 0.0), None);
         assert_eq!(wait(Again::After(Duration::ZERO), TRIES, 0.0), None);
         assert_eq!(backoff(99, 1.0), LONGEST);
+    }
+
+    #[test]
+    fn a_name_that_nobody_knows_stays_so() {
+        for (said, again) in
+            [("Name or service not known", Again::Never), ("Temporary failure in name resolution", Again::Soon)]
+        {
+            let error = std::io::Error::other(format!("failed to lookup address information: {said}"));
+            assert_eq!(Failure::transport("get".into(), ureq::Error::Io(error)).again, again, "{said}");
+        }
     }
 
     #[test]

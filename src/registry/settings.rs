@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::credentials::Keyring;
 use super::mirrors::RegistriesConf;
 use super::proxy::Proxies;
+use crate::config;
 use crate::host::Host;
 
 /// What is to be looked at; nothing by default.
@@ -32,17 +33,23 @@ impl Settings {
 }
 
 /// The caller's file and its additions instead of the machine's, or the machine's with both (containers-registries.conf(5),
-/// containers-registries.conf.d(5)); `$CONTAINERS_REGISTRIES_CONF` alone.
+/// containers-registries.conf.d(5)), or `$CONTAINERS_REGISTRIES_CONF` alone; gpurun's own files over all of them.
 fn registries(host: &Host) -> RegistriesConf {
-    if let Some(file) = dir(host, "CONTAINERS_REGISTRIES_CONF") {
-        return RegistriesConf { choices: vec![(file, Vec::new())] };
-    }
+    let own = config::paths(config_home(host)).collect();
+    let choices = match dir(host, "CONTAINERS_REGISTRIES_CONF") {
+        Some(file) => vec![(file, Vec::new())],
+        None => containers_registries(host),
+    };
+    RegistriesConf { choices, own }
+}
+
+fn containers_registries(host: &Host) -> Vec<(PathBuf, Vec<PathBuf>)> {
     let machine = Path::new("/etc/containers");
     let own = config_home(host).map(|d| d.join("containers"));
     let additions = |dir: &Path| dir.join("registries.conf.d");
     let both = std::iter::once(additions(machine)).chain(own.as_deref().map(additions)).collect();
     let own = own.map(|dir| (dir.join("registries.conf"), vec![additions(&dir)]));
-    RegistriesConf { choices: own.into_iter().chain([(machine.join("registries.conf"), both)]).collect() }
+    own.into_iter().chain([(machine.join("registries.conf"), both)]).collect()
 }
 
 /// containers-certs.d(5), and the places of rootless Docker and Docker.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cdi;
 use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
+use crate::config::Given;
 use crate::error::{Context, Error, Result};
 use crate::gpu::classify::Capabilities;
 use crate::gpu::compat;
@@ -83,6 +84,8 @@ pub struct Request {
     pub shm_size: Option<u64>,
     /// `--ulimit`
     pub limits: Vec<Limit>,
+    /// Which of these variables and configuration files gave.
+    pub given: Vec<Given>,
 }
 
 impl Request {
@@ -117,6 +120,7 @@ impl Request {
             pid: args.pid,
             shm_size: args.shm_size.as_deref().map(parse_size).transpose()?,
             limits: args.ulimit.iter().map(|l| quantities::parse_limit(l)).collect::<Result<_>>()?,
+            given: args.given.clone(),
         })
     }
 

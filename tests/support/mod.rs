@@ -1,5 +1,7 @@
 //! What the tests share: images made of busybox, the program as a command, processes that are watched, terminals.
 
+pub(crate) mod authority;
+pub(crate) mod distribution;
 pub(crate) mod filter;
 pub(crate) mod http;
 pub(crate) mod image;

@@ -13,17 +13,18 @@ mod sparse;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
+use std::sync::Arc;
 
 use crate::error::{Context, Error, Result};
 use header::{Header, until_nul};
-use pax::{Records, parse_decimal, parse_time};
+use pax::{InForce, Records, parse_decimal, parse_time};
 use sparse::{MAX_SEGMENTS, Segment, Sparse, pairs, read_gnu_segments};
 
 const BLOCK: u64 = 512;
 
 type Block = [u8; BLOCK as usize];
 
-/// The longest PAX header or GNU long name that is read.
+/// The longest PAX header or GNU long name that is read, and the most that global headers may say together.
 const MAX_EXTENSION: u64 = 1 << 20;
 
 /// What a tar is read from.
@@ -104,13 +105,13 @@ pub struct Reader<R> {
     left: u64,
     padding: u64,
     segments: Option<Vec<Segment>>,
-    global: Records,
+    global: Arc<Records>,
 }
 
 impl<R: Input> Reader<R> {
     /// A tar that starts where `input` stands.
     pub fn new(input: R) -> Self {
-        Self { input, position: 0, left: 0, padding: 0, segments: None, global: Records::default() }
+        Self { input, position: 0, left: 0, padding: 0, segments: None, global: Arc::default() }
     }
 
     /// Where in the stream the data of the current entry begins, or goes on.
@@ -181,7 +182,7 @@ impl<R: Input> Reader<R> {
                 b'x' => long.records = Records::parse(&self.extension(header.size()?)?)?,
                 b'g' => {
                     let records = Records::parse(&self.extension(header.size()?)?)?;
-                    self.global.merge(records);
+                    Arc::make_mut(&mut self.global).merge(records)?;
                 }
                 b'L' => long.path = Some(until_nul(&self.extension(header.size()?)?).to_vec()),
                 b'K' => long.link = Some(until_nul(&self.extension(header.size()?)?).to_vec()),
@@ -236,8 +237,7 @@ impl<R: Input> Reader<R> {
     }
 
     fn entry(&mut self, header: &Header, long: Extensions) -> Result<Entry> {
-        let mut records = self.global.clone();
-        records.merge(long.records);
+        let records = InForce { own: long.records, global: Arc::clone(&self.global) };
         let path = long.path.or_else(|| records.get(b"path")).unwrap_or_else(|| header.path());
         let kind = header.entry_kind(&path)?;
         // A file that counts as a directory may have some all the same.
@@ -260,7 +260,7 @@ impl<R: Input> Reader<R> {
     }
 
     /// The map of a sparse file, in any of its four formats.
-    fn sparse(&mut self, header: &Header, records: &Records) -> Result<Option<Sparse>> {
+    fn sparse(&mut self, header: &Header, records: &InForce) -> Result<Option<Sparse>> {
         let real = || records.number(b"GNU.sparse.realsize")?.context(|| "a sparse file without its size");
         let sparse = if header.kind() == b'S' {
             Sparse { size: header.real_size()?, segments: self.gnu_segments(header)? }
@@ -361,7 +361,7 @@ mod tests {
     fn pax(kind: u8, records: &[(&str, &[u8])]) -> Vec<u8> {
         let record = |(key, value): &(&str, &[u8])| {
             let body = [b" ", key.as_bytes(), b"=", value, b"\n"].concat();
-            let length = (1..10_000).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
+            let length = (body.len()..body.len() + 9).find(|n: &usize| n.to_string().len() + body.len() == *n).unwrap();
             [length.to_string().as_bytes(), &body].concat()
         };
         let data: Vec<u8> = records.iter().flat_map(record).collect();
@@ -496,6 +496,25 @@ mod tests {
             let error = read(&header(b"a", kind, 1 << 30, |_| {})).unwrap_err();
             assert!(format!("{error:#}").contains("header extension of 1073741824 bytes"), "{error:#}");
         }
+    }
+
+    #[test]
+    fn global_headers_cannot_fill_the_memory() {
+        let global = |n: u8| pax(b'g', &[(&format!("comment{}", char::from(n)), &vec![b'x'; 400_000])]);
+        assert!(read(&[global(b'a'), global(b'b'), file(b"a", b"")].concat()).is_ok());
+        assert!(read(&[global(b'a'), global(b'a'), global(b'a'), file(b"a", b"")].concat()).is_ok());
+        let error = read(&[global(b'a'), global(b'b'), global(b'c')].concat()).unwrap_err();
+        assert!(format!("{error:#}").contains("global headers"), "{error:#}");
+    }
+
+    #[test]
+    fn global_attributes_are_those_of_entries_that_have_none() {
+        let global = pax(b'g', &[("SCHILY.xattr.user.a", b"1"), ("SCHILY.xattr.user.b", b"2"), ("mtime", b"7")]);
+        let own = pax(b'x', &[("SCHILY.xattr.user.b", b"3"), ("mtime", b"")]);
+        let (entry, _) = only(&[global, own, file(b"a", b"")].concat());
+        let xattr = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        assert_eq!(entry.xattrs, [xattr("user.a", "1"), xattr("user.b", "3")]);
+        assert_eq!(entry.mtime.seconds, 10, "the header's, since the global one is taken back");
     }
 
     proptest! {

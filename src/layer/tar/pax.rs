@@ -1,11 +1,27 @@
 //! The records of PAX headers (POSIX.1-2017, pax, "pax Extended Header"). Pure.
 
-use super::Time;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::{MAX_EXTENSION, Time};
 use crate::error::{Context, Error, Result};
+
+/// What star named extended attributes by, and all others after it.
+const XATTR: &[u8] = b"SCHILY.xattr.";
 
 /// The records of a PAX header, sorted by key; the last of each counts.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Records(std::collections::BTreeMap<Vec<u8>, Vec<u8>>);
+pub(super) struct Records {
+    values: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Length of all keys and values.
+    bytes: u64,
+}
+
+/// The records that hold for one entry: its own, and the global ones that they do not replace.
+pub(super) struct InForce {
+    pub(super) own: Records,
+    pub(super) global: Arc<Records>,
+}
 
 impl Records {
     /// `LENGTH KEY=VALUE\n`, the length being that of the whole record.
@@ -16,23 +32,44 @@ impl Records {
             match key {
                 // Format 0.0 repeats these two keys for each piece.
                 b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => pieces.push(value),
-                _ => drop(records.0.insert(key.to_vec(), value.to_vec())),
+                _ => records.insert(key.to_vec(), value.to_vec()),
             }
             bytes = rest;
         }
         if !pieces.is_empty() {
-            records.0.insert(b"GNU.sparse.map".to_vec(), pieces.join(&b','));
+            records.insert(b"GNU.sparse.map".to_vec(), pieces.join(&b','));
         }
         Ok(records)
     }
 
-    pub(super) fn merge(&mut self, later: Self) {
-        self.0.extend(later.0);
+    fn insert(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let length = |key: &[u8], value: &[u8]| (key.len() + value.len()) as u64;
+        let added = length(&key, &value);
+        let replaced = self.values.get(&key).map_or(0, |old| length(&key, old));
+        self.values.insert(key, value);
+        self.bytes = self.bytes + added - replaced;
     }
 
+    /// Adds those of one more global header. All together are no longer than one may be.
+    pub(super) fn merge(&mut self, later: Self) -> Result<()> {
+        later.values.into_iter().for_each(|(key, value)| self.insert(key, value));
+        match self.bytes > MAX_EXTENSION {
+            true => Err(Error::new(format!("global headers of more than {MAX_EXTENSION} bytes"))),
+            false => Ok(()),
+        }
+    }
+
+    fn xattrs(&self) -> impl Iterator<Item = (Vec<u8>, Vec<u8>)> {
+        let from = self.values.range(XATTR.to_vec()..);
+        from.map_while(|(key, value)| Some((key.strip_prefix(XATTR)?.to_vec(), value.clone())))
+    }
+}
+
+impl InForce {
     /// An empty value takes back what a global header said.
     pub(super) fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        self.0.get(key).filter(|value| !value.is_empty()).cloned()
+        let value = self.own.values.get(key).or_else(|| self.global.values.get(key));
+        value.filter(|value| !value.is_empty()).cloned()
     }
 
     pub(super) fn number(&self, key: &[u8]) -> Result<Option<u64>> {
@@ -40,9 +77,7 @@ impl Records {
     }
 
     pub(super) fn xattrs(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let named =
-            |(key, value): (&Vec<u8>, &Vec<u8>)| Some((key.strip_prefix(b"SCHILY.xattr.")?.to_vec(), value.clone()));
-        self.0.iter().filter_map(named).collect()
+        self.global.xattrs().chain(self.own.xattrs()).collect::<BTreeMap<_, _>>().into_iter().collect()
     }
 }
 
