@@ -8,12 +8,12 @@
 //! ```
 //!
 //! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`config`], [`request`],
-//! [`reference`].
-//! Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and [`manifest`] for what
-//! they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What is decided: [`plan`], from the facts of
-//! [`host`] and [`image`]. What is done: [`launch`]; what is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory
-//! by [`layer::tree`]; [`output`] and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
-//! unsafe code.
+//! [`reference`]. Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and
+//! [`manifest`] for what they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What the machine has:
+//! [`host`], [`gpu`], [`cdi`]. What is decided: [`plan`], with [`seccomp`] for system calls. What is done: [`launch`]; what
+//! is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory by [`layer::tree`]; [`output`]
+//! and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask;
+//! [`error`] is the one error; [`sys`] has the only unsafe code, but for `main` itself.
 
 pub mod archive;
 pub mod builtin;

@@ -2,6 +2,7 @@
 //!
 //! Facts a verb was asked for go to stdout; errors, warnings and notices to stderr. A reader that went away is no error.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 
 use serde::Serialize;
@@ -10,7 +11,7 @@ use crate::error::{Context, Error, Result};
 
 /// Prints facts, as they are, to stdout.
 pub fn facts(text: &str) -> Result<()> {
-    match io::stdout().lock().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+    match io::stdout().lock().write_all(tame(text).as_bytes()).and_then(|()| io::stdout().flush()) {
         Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         done => done.context(|| "write to stdout"),
     }
@@ -26,7 +27,7 @@ pub fn json(value: &impl Serialize) -> Result<()> {
 /// Prints a line that the user may want to know, to stderr.
 pub fn notice(quiet: bool, line: &str) {
     if !quiet {
-        to_stderr(&format!("gpurun: {line}\n"));
+        to_stderr(&format!("gpurun: {}\n", indented(line)));
     }
 }
 
@@ -47,16 +48,29 @@ pub fn question(text: &str) {
 
 /// Prints an error with its causes and hints, to stderr.
 pub fn error(error: &Error) {
-    let mut text = format!("error: {error:#}\n");
+    to_stderr(&format!("error: {}\n", indented(&format!("{error:#}"))));
     for hint in error.hints() {
-        text.extend(["hint: ", hint, "\n"]);
+        to_stderr(&format!("hint: {}\n", indented(hint)));
     }
-    to_stderr(&text);
 }
 
 /// Nobody can be told that stderr is closed.
 fn to_stderr(text: &str) {
-    let _ = io::stderr().write_all(text.as_bytes());
+    let _ = io::stderr().write_all(tame(text).as_bytes());
+}
+
+/// Without what a terminal obeys: some of what is printed is an image's.
+fn tame(text: &str) -> Cow<'_, str> {
+    let obeyed = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    match text.contains(obeyed) {
+        true => text.chars().map(|c| if obeyed(c) { c.escape_default().collect() } else { c.to_string() }).collect(),
+        false => text.into(),
+    }
+}
+
+/// Further lines begin with spaces, so that none passes for one of gpurun's own.
+fn indented(text: &str) -> String {
+    text.replace('\n', "\n  ")
 }
 
 /// Bytes as a person reads them, in powers of 1000 as registries and disks count.
@@ -79,6 +93,12 @@ pub fn size(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn terminals_are_told_nothing_by_a_name() {
+        assert_eq!(tame("a\u{1b}[2J\r\u{9b}b\tc\nd"), "a\\u{1b}[2J\\r\\u{9b}b\tc\nd");
+        assert_eq!(indented("x\nhint: y"), "x\n  hint: y");
+    }
 
     #[test]
     fn sizes_have_three_digits_at_most() {

@@ -34,8 +34,16 @@ fn it_has_all_that_the_workload_has() {
     let case = Case::new();
     let name = name(&case);
     let facts = "for n in user mnt pid uts net ipc; do readlink /proc/self/ns/$n; done; pwd; id -u; id -g; id -G; hostname; \
-                 echo $A $B $HOME; ls /tmp; grep -E '^(Cap|NoNew)' /proc/self/status; readlink /proc/self/root";
-    for options in [&[][..], &["--root", "--hostname", "h", "--network", "none"], &["--pid", "host"], &["-u", "5:6"]] {
+                 echo $A $B $HOME; ls /tmp; grep -E '^(Cap|NoNew|Seccomp)' /proc/self/status; readlink /proc/self/root; \
+                 chown 7 /tmp 2>/dev/null; echo $?";
+    for options in [
+        &[][..],
+        &["--root", "--hostname", "h", "--network", "none"],
+        &["--pid", "host"],
+        &["-u", "5:6"],
+        &["--fakeroot"],
+        &["--seccomp", "default"],
+    ] {
         let options = [&["--name", &name, "-e", "A=1", "-e", "B=x y", "-w", "/tmp"], options].concat();
         let mut run = case.gpurun(&options, &["sh", "-c", &format!("touch /tmp/f; {facts}; echo up; sleep 1000; :")]);
         let mut run = run.start();

@@ -216,7 +216,11 @@ fn holes_stay_holes() {
 fn attributes_that_an_ordinary_user_can_set_are_kept() {
     let entries = [
         dir("d/").xattr("user.dir", "of d"),
-        file("f", "x").xattr("user.a", b"\0\xff").xattr("user.b", "").xattr("security.capability", "x"),
+        file("f", "x")
+            .xattr("user.a", b"\0\xff")
+            .xattr("user.b", "")
+            .xattr("user.", "no name")
+            .xattr("security.capability", "x"),
         file("g", "x").xattr("user.overlay.opaque", "y").xattr("trusted.x", "y").xattr("system.posix_acl_access", "z"),
         file("closed", "x").mode(0o000).xattr("user.c", "d"),
     ];

@@ -16,6 +16,9 @@ use crate::layer::tar::{Entry, Kind, Reader};
 
 /// The most entries a tar of an image may have; it has a few for each layer.
 const MAX_ENTRIES: usize = 1 << 20;
+
+/// The most bytes that their names may have.
+const MAX_NAMES: usize = 64 << 20;
 /// How many links may lead to a file.
 const MAX_HOPS: usize = 8;
 
@@ -103,11 +106,12 @@ fn refuse_others(file: &File, path: &Path) -> Result<()> {
 /// The last entry of a name wins, as when a tar is unpacked.
 fn index(file: File) -> Result<HashMap<String, Stored>> {
     let (mut tar, mut entries) = (Reader::new(BufReader::new(file)), HashMap::new());
-    let mut read = 0;
+    let (mut read, mut names) = (0, 0);
     while let Some(entry) = tar.next()? {
         read += 1;
-        if read > MAX_ENTRIES {
-            return Err(Error::new(format!("it has more than {MAX_ENTRIES} entries")));
+        names += entry.path.len() + entry.link.len();
+        if read > MAX_ENTRIES || names > MAX_NAMES {
+            return Err(Error::new(format!("it has more than {MAX_ENTRIES} entries, or {MAX_NAMES} bytes of names")));
         }
         if let Some(name) = std::str::from_utf8(&entry.path).ok().and_then(normalise) {
             let stored = stored(&name, &entry, tar.offset());

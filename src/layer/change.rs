@@ -40,6 +40,18 @@ pub struct Change {
     pub what: What,
 }
 
+impl Change {
+    /// Bytes of its names and attributes.
+    pub fn size(&self) -> usize {
+        let named = match &self.what {
+            What::Symlink { target, .. } | What::HardLink { target } => target.len(),
+            What::Dir(attributes) => attributes.xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
+            _ => 0,
+        };
+        self.path.len() + named
+    }
+}
+
 /// What a change does.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum What {
@@ -144,7 +156,7 @@ impl Attributes {
 
 /// Only `user.` attributes can be set without privileges, and overlayfs takes some of those for its own.
 pub(super) fn is_settable(xattr: &[u8]) -> bool {
-    xattr.starts_with(b"user.") && !xattr.starts_with(b"user.overlay.") && !xattr.contains(&0)
+    xattr.len() > 5 && xattr.starts_with(b"user.") && !xattr.starts_with(b"user.overlay.") && !xattr.contains(&0)
 }
 
 impl Index {

@@ -27,6 +27,9 @@ use crate::timings::Timings;
 /// The most entries that a layer may have.
 const MAX_ENTRIES: usize = 10_000_000;
 
+/// The most bytes that the names and directories' attributes of a layer may have: they are in memory all at once.
+const MAX_NAMES: usize = 512 << 20;
+
 /// What all layers of one pull have in common while they are unpacked.
 pub struct Job<'a> {
     /// The most bytes that all their tars together may have.
@@ -182,13 +185,17 @@ type Tar<'a> = tar::Reader<&'a mut Reader>;
 /// Stages the files, and notes the changes.
 fn write(from: &mut Reader, mut stage: Stage) -> Result<Unpacked> {
     let mut tar = tar::Reader::new(from);
-    let (mut index, mut devices) = (Index::default(), 0);
+    let (mut index, mut devices, mut names) = (Index::default(), 0, 0);
     while let Some(entry) = tar.next()? {
         if index.changes.len() == MAX_ENTRIES {
             return Err(Error::new(format!("it has more than {MAX_ENTRIES} entries")));
         }
         let Some(change) = change(&entry, &mut stage, &mut tar, &mut index.bytes)? else { continue };
         devices += u64::from(change.what == What::Device);
+        names += change.size();
+        if names > MAX_NAMES {
+            return Err(Error::new(format!("the names of its files have more than {MAX_NAMES} bytes")));
+        }
         index.changes.push(change);
     }
     drain(tar.into_input()).context(|| "read what follows the tar")?;
