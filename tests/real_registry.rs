@@ -158,6 +158,41 @@ fn index(fixture: &Fixture) {
     std::fs::write(layout.join("index.json"), top.to_string()).unwrap();
 }
 
+#[test]
+fn what_skopeo_writes_into_layouts_and_archives_is_the_same_image() {
+    let Some(fixture) = Fixture::start() else { return };
+    let case = &fixture.case;
+    let change = "rm bin/vi && ln -s busybox bin/mine && echo own >which && ln which etc/which";
+    let tree = list(&fixture.build("busybox", case.image.path(), change));
+    let copy = |options: &[&str], from: &str, to: &str| {
+        fixture.tool(&[&["skopeo", "copy", "-q", "--insecure-policy"], options, &[from, to]].concat());
+    };
+    copy(&["--format", "v2s2"], "oci:layout:busybox", "dir:of-docker");
+    let compressed = |kind: &'static str| ["--dest-compress", "--dest-compress-format", kind];
+    let mut roots = Vec::new();
+    for (options, from, to) in [
+        (&[][..], "oci:layout:busybox", "docker-archive:docker.tar:busybox:1"),
+        (&["--additional-tag", "two:2"], "dir:of-docker", "docker-archive:tags.tar:one:1"),
+        (&[], "oci:layout:busybox", "oci-archive:oci.tar:docker.io/library/busybox:1"),
+        (&[], "dir:of-docker", "oci:of-docker-oci"),
+        (&compressed("zstd"), "oci:layout:busybox", "oci:zstd:busybox:1"),
+        (&compressed("zstd:chunked"), "oci:layout:busybox", "oci:chunked:busybox:1"),
+    ] {
+        copy(options, from, to);
+        let (kind, path) = to.split_once(':').unwrap();
+        let reference = format!("{kind}:{}", text(&case.path(path)));
+        pull(case, &reference);
+        assert_same(list(&rootfs(case, &reference)), tree.clone(), to);
+        roots.push(rootfs(case, &reference));
+    }
+    assert!(roots.iter().all(|root| *root == roots[0]), "one tree, whatever it was written as: {roots:?}");
+    let blobs = std::fs::read_dir(case.path("chunked/blobs/sha256")).unwrap();
+    let is_chunked = |blob: PathBuf| std::fs::read(blob).unwrap().ends_with(b"GnUlInUx");
+    assert!(blobs.into_iter().any(|blob| is_chunked(blob.unwrap().path())), "skopeo knows this format");
+    let two = format!("docker-archive:{}:two:2", text(&case.path("tags.tar")));
+    assert_eq!(sh(case, &[], &two, "cat /etc/which").ok(), "own\n");
+}
+
 /// `tests/run` has fetched the packages of a small Debian.
 #[test]
 fn a_debian_of_its_own_packages() {
