@@ -124,7 +124,8 @@ fn zstd_chunked_is_read_as_a_plain_stream() {
     assert!(as_blob(&pieces, blob, Packing::Zstd) == want);
 }
 
-/// Docker's media types in an OCI layout, as containerd exports them, and a history that names more than the layers.
+/// Docker's media types in an OCI layout, as containerd exports them, an index that does not say the platform, and a history
+/// that names more than the layers.
 fn of_docker(image: Image) -> Image {
     let docker = "application/vnd.docker";
     let image = image.edit_manifest(move |manifest| {
@@ -138,7 +139,10 @@ fn of_docker(image: Image) -> Image {
         let without_layer = json!({"created_by": "ENV A=b", "empty_layer": true});
         config["history"] = json!([without_layer, {"created_by": "COPY"}, without_layer]);
     });
-    image.edit_descriptor(move |entry| entry["mediaType"] = json!(format!("{docker}.distribution.manifest.v2+json")))
+    image.edit_descriptor(move |entry| {
+        entry["mediaType"] = json!(format!("{docker}.distribution.manifest.v2+json"));
+        entry.as_object_mut().unwrap().remove("platform");
+    })
 }
 
 /// What buildx adds to every index.
