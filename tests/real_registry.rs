@@ -110,10 +110,14 @@ fn busybox_by_tag_digest_and_platform() {
         let manifest = fixture.manifest(name);
         let parsed: Value = serde_json::from_str(&manifest).unwrap();
         assert!(parsed["layers"][0]["mediaType"].as_str().unwrap().ends_with(suffix), "{manifest}");
+        let case = &Case::new(); // the store has the tree of one, and would not read the other
         assert_eq!(verb(case, &["-q", name]).finish().ok(), "own\n");
         assert_same(list(&rootfs(case, name)), tree.clone(), name);
         let by_digest = format!("{}@{}", name.trim_end_matches(":1"), Digest::of(manifest.as_bytes()));
         assert_eq!(sh(case, &[], &by_digest, "cat /etc/which").ok(), "own\n");
+    }
+    for name in [&gzip, &zstd] {
+        pull(case, name);
     }
     assert_eq!(rootfs(case, &gzip), rootfs(case, &zstd), "one tree, whatever it was packed in");
 
@@ -169,7 +173,6 @@ fn what_skopeo_writes_into_layouts_and_archives_is_the_same_image() {
     };
     copy(&["--format", "v2s2"], "oci:layout:busybox", "dir:of-docker");
     let compressed = |kind: &'static str| ["--dest-compress", "--dest-compress-format", kind];
-    let mut roots = Vec::new();
     for (options, from, to) in [
         (&[][..], "oci:layout:busybox", "docker-archive:docker.tar:busybox:1"),
         (&["--additional-tag", "two:2"], "dir:of-docker", "docker-archive:tags.tar:one:1"),
@@ -181,11 +184,10 @@ fn what_skopeo_writes_into_layouts_and_archives_is_the_same_image() {
         copy(options, from, to);
         let (kind, path) = to.split_once(':').unwrap();
         let reference = format!("{kind}:{}", text(&case.path(path)));
+        let case = &Case::new();
         pull(case, &reference);
         assert_same(list(&rootfs(case, &reference)), tree.clone(), to);
-        roots.push(rootfs(case, &reference));
     }
-    assert!(roots.iter().all(|root| *root == roots[0]), "one tree, whatever it was written as: {roots:?}");
     let blobs = std::fs::read_dir(case.path("chunked/blobs/sha256")).unwrap();
     let is_chunked = |blob: PathBuf| std::fs::read(blob).unwrap().ends_with(b"GnUlInUx");
     assert!(blobs.into_iter().any(|blob| is_chunked(blob.unwrap().path())), "skopeo knows this format");
@@ -211,6 +213,7 @@ fn a_debian_of_its_own_packages() {
     let want = list(&fixture.build("debian", &tree, change));
     assert!(want.len() > 1000, "{}", want.len());
     for name in fixture.push("debian") {
+        let case = &Case::new();
         pull(case, &name);
         assert_same(list(&rootfs(case, &name)), want.clone(), &name);
         let script = "cat /etc/debian_version /etc/skel/only; ls /etc/skel | wc -l; stat -c %a /srv";
