@@ -281,8 +281,9 @@ fn other_versions(root: &DriverRoot, name: &str) -> Vec<String> {
 
 fn programs(root: &DriverRoot, wanted: &Capabilities) -> Vec<Placed> {
     let names = PROGRAM_NAMES.iter().filter(|(_, capability)| wanted.has(*capability));
+    let directories: Vec<_> = PROGRAMS.iter().filter(|dir| root.has(dir)).collect(); // most machines have two of them
     let place = |name: &str| {
-        let real = PROGRAMS.iter().find_map(|dir| root.real(&Path::new(dir).join(name)))?;
+        let real = directories.iter().find_map(|dir| root.real(&Path::new(dir).join(name)))?;
         Some(Placed { real, target: Path::new("/usr/bin").join(name) })
     };
     names.filter_map(|(name, _)| place(name)).collect()
