@@ -73,8 +73,23 @@ impl ImageRef {
     pub fn parse_at(text: &str) -> Result<Self> {
         match text.starts_with(['.', '/', '~']) {
             true => Self::from_content(Path::new(text))?.absolute(),
-            false => Self::parse(text)?.absolute(),
+            false => Self::parse(text)?.divided().absolute(),
         }
+    }
+
+    /// In a layout, a name may have a `:` of its own (`docker.io/library/busybox:1`), and so may a path: what is there
+    /// tells where the one ends. Either way it is spelled the same.
+    fn divided(mut self) -> Self {
+        if let Self::OciDir { path, tag } | Self::OciArchive { path, tag } = &mut self
+            && !path.exists()
+        {
+            let text = tag.iter().fold(path.display().to_string(), |text, tag| format!("{text}:{tag}"));
+            let there = text.rmatch_indices(':').map(|(at, _)| at).find(|at| Path::new(&text[..*at]).exists());
+            if let Some(at) = there {
+                (*path, *tag) = (text[..at].into(), Some(text[at + 1..].to_owned()));
+            }
+        }
+        self
     }
 
     fn absolute(mut self) -> Result<Self> {
@@ -307,6 +322,30 @@ mod tests {
         for (text, path) in [("oci:a:tag", "a"), ("oci-archive:./b.tar", "b.tar"), ("dir:c/d", "c/d")] {
             let parsed = ImageRef::parse_at(text).unwrap().to_string();
             assert!(parsed.contains(&format!(":{}", cwd.join(path).display())), "{parsed}");
+        }
+    }
+
+    #[test]
+    fn what_is_there_tells_a_path_from_a_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        for name in ["a", "a:b", "a:b/c"] {
+            std::fs::create_dir_all(at(name)).unwrap();
+        }
+        for (written, path, tag) in [
+            ("a", "a", None),
+            ("a:docker.io/library/x:1", "a", Some("docker.io/library/x:1")),
+            ("a:docker.io/library/x", "a", Some("docker.io/library/x")),
+            ("a:x:1", "a", Some("x:1")),
+            ("a:b/c", "a:b/c", None),
+            ("a:b/c:x:1", "a:b/c", Some("x:1")),
+            ("a:b:x", "a:b", Some("x")),
+            ("gone:x:1", "gone:x", Some("1")),
+        ] {
+            let text = format!("oci:{}", at(written).display());
+            let parsed = ImageRef::parse_at(&text).unwrap();
+            assert_eq!(parsed, ImageRef::OciDir { path: at(path), tag: tag.map(Into::into) }, "{written}");
+            assert_eq!(parsed.to_string(), text, "spelled as before");
         }
     }
 

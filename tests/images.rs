@@ -49,6 +49,9 @@ fn whiteouts_concern_the_layers_below_wherever_they_stand() {
         assert_eq!(paths(&tree), ["", "d", "d/kept", "d/new", "e", "e/h", "gone"]);
         assert_eq!(content(&tree, "gone"), "6");
     }
+    // containers/storage writes a mark for what is in a directory beside the mark for that.
+    let marks = [whiteout("d"), whiteout("d/old"), whiteout("e"), whiteout("e/f/g")];
+    assert_eq!(paths(&tree(&[&below, &marks])), ["", "gone"]);
 }
 
 #[test]

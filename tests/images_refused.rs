@@ -187,6 +187,7 @@ fn what_is_no_image_for_here() {
     for media_type in ["application/vnd.in-toto+json", "application/vnd.cncf.helm.chart.content.v1.tar+gzip"] {
         lies(&kind(media_type), &[media_type]);
     }
+    lies(&kind("application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"), &[&name(&image.layers[1]), "foreign"]);
     lies(
         &image.clone().edit_manifest(|m| m["config"]["mediaType"] = json!("application/vnd.wasm.config.v0+json")),
         &["wasm"],

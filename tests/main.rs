@@ -44,3 +44,4 @@ mod surroundings;
 mod terminal;
 mod tight;
 mod users;
+mod writers;

@@ -49,6 +49,11 @@ fn what_is_shared_is_told_apart_from_what_is_an_images_own() {
         assert_eq!(size - shared, 1_000_000, "{image}");
         assert!(shared > 500_000, "{image}");
     }
+    let listed = verb(&case, &["images"]).finish();
+    let mut lines = listed.ok().lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    assert_eq!(lines.next().expect("a heading")[3..], ["OWN", "SHARED"]);
+    let sizes: Vec<_> = lines.map(|line| line[3..].join(" ")).collect();
+    assert!(sizes.len() == 3 && sizes.iter().all(|line| line.starts_with("1.0 MB ")), "{sizes:?}");
 }
 
 #[test]

@@ -110,10 +110,14 @@ fn busybox_by_tag_digest_and_platform() {
         let manifest = fixture.manifest(name);
         let parsed: Value = serde_json::from_str(&manifest).unwrap();
         assert!(parsed["layers"][0]["mediaType"].as_str().unwrap().ends_with(suffix), "{manifest}");
+        let case = &Case::new(); // the store has the tree of one, and would not read the other
         assert_eq!(verb(case, &["-q", name]).finish().ok(), "own\n");
         assert_same(list(&rootfs(case, name)), tree.clone(), name);
         let by_digest = format!("{}@{}", name.trim_end_matches(":1"), Digest::of(manifest.as_bytes()));
         assert_eq!(sh(case, &[], &by_digest, "cat /etc/which").ok(), "own\n");
+    }
+    for name in [&gzip, &zstd] {
+        pull(case, name);
     }
     assert_eq!(rootfs(case, &gzip), rootfs(case, &zstd), "one tree, whatever it was packed in");
 
@@ -158,6 +162,39 @@ fn index(fixture: &Fixture) {
     std::fs::write(layout.join("index.json"), top.to_string()).unwrap();
 }
 
+#[test]
+fn what_skopeo_writes_into_layouts_and_archives_is_the_same_image() {
+    let Some(fixture) = Fixture::start() else { return };
+    let case = &fixture.case;
+    let change = "rm bin/vi && ln -s busybox bin/mine && echo own >which && ln which etc/which";
+    let tree = list(&fixture.build("busybox", case.image.path(), change));
+    let copy = |options: &[&str], from: &str, to: &str| {
+        fixture.tool(&[&["skopeo", "copy", "-q", "--insecure-policy"], options, &[from, to]].concat());
+    };
+    copy(&["--format", "v2s2"], "oci:layout:busybox", "dir:of-docker");
+    let compressed = |kind: &'static str| ["--dest-compress", "--dest-compress-format", kind];
+    for (options, from, to) in [
+        (&[][..], "oci:layout:busybox", "docker-archive:docker.tar:busybox:1"),
+        (&["--additional-tag", "two:2"], "dir:of-docker", "docker-archive:tags.tar:one:1"),
+        (&[], "oci:layout:busybox", "oci-archive:oci.tar:docker.io/library/busybox:1"),
+        (&[], "dir:of-docker", "oci:of-docker-oci"),
+        (&compressed("zstd"), "oci:layout:busybox", "oci:zstd:busybox:1"),
+        (&compressed("zstd:chunked"), "oci:layout:busybox", "oci:chunked:busybox:1"),
+    ] {
+        copy(options, from, to);
+        let (kind, path) = to.split_once(':').unwrap();
+        let reference = format!("{kind}:{}", text(&case.path(path)));
+        let case = &Case::new();
+        pull(case, &reference);
+        assert_same(list(&rootfs(case, &reference)), tree.clone(), to);
+    }
+    let blobs = std::fs::read_dir(case.path("chunked/blobs/sha256")).unwrap();
+    let is_chunked = |blob: PathBuf| std::fs::read(blob).unwrap().ends_with(b"GnUlInUx");
+    assert!(blobs.into_iter().any(|blob| is_chunked(blob.unwrap().path())), "skopeo knows this format");
+    let two = format!("docker-archive:{}:two:2", text(&case.path("tags.tar")));
+    assert_eq!(sh(case, &[], &two, "cat /etc/which").ok(), "own\n");
+}
+
 /// `tests/run` has fetched the packages of a small Debian.
 #[test]
 fn a_debian_of_its_own_packages() {
@@ -176,6 +213,7 @@ fn a_debian_of_its_own_packages() {
     let want = list(&fixture.build("debian", &tree, change));
     assert!(want.len() > 1000, "{}", want.len());
     for name in fixture.push("debian") {
+        let case = &Case::new();
         pull(case, &name);
         assert_same(list(&rootfs(case, &name)), want.clone(), &name);
         let script = "cat /etc/debian_version /etc/skel/only; ls /etc/skel | wc -l; stat -c %a /srv";

@@ -281,7 +281,8 @@ fn other_versions(root: &DriverRoot, name: &str) -> Vec<String> {
 
 fn programs(root: &DriverRoot, wanted: &Capabilities) -> Vec<Placed> {
     let names = PROGRAM_NAMES.iter().filter(|(_, capability)| wanted.has(*capability));
-    let directories: Vec<_> = PROGRAMS.iter().filter(|dir| root.has(dir)).collect(); // most machines have two of them
+    // Most machines have two of them.
+    let directories: Vec<_> = PROGRAMS.iter().filter(|dir| root.real(Path::new(dir)).is_some()).collect();
     let place = |name: &str| {
         let real = directories.iter().find_map(|dir| root.real(&Path::new(dir).join(name)))?;
         Some(Placed { real, target: Path::new("/usr/bin").join(name) })

@@ -330,7 +330,8 @@ impl Image {
         value
     }
 
-    fn config_json(&self) -> Vec<u8> {
+    /// The bytes of its config.
+    pub(crate) fn config_json(&self) -> Vec<u8> {
         let platform: Platform = self.platform.parse().expect("a platform");
         let diff_ids: Vec<_> = self.layers.iter().map(|layer| Digest::of(&layer.tar)).collect();
         let rootfs = json!({"type": "layers", "diff_ids": diff_ids});

@@ -436,6 +436,8 @@ mod tests {
             b[124..136].copy_from_slice(&[0xff; 12]); // no matter, for a directory
         });
         assert_eq!(only(&tar).0.mtime.seconds, -1);
+        let sized = header(b"a", b'0', 0, |b| b[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]));
+        assert_eq!(only(&[sized, padded(b"abc")].concat()).1, b"abc");
         assert_eq!(parse_signed(&[0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]).unwrap(), 1 << 24);
         assert!(parse_number(&[0xff; 12]).is_err() && parse_signed(&[0xbf; 12]).is_err());
     }
