@@ -243,7 +243,7 @@ impl Puller<'_> {
     /// damaged. It stays when the source fails once more, and goes when the layer is whole, no good, or too large.
     fn fetch(&self, far: &dyn Far, digest: Digest, size: u64, step: &Step) -> Result<()> {
         let rest = |from| far.rest(step.layer, from);
-        let mut blob = Resumed::new(self.store.kept(&digest)?, size, &rest);
+        let mut blob = Resumed::new(self.store.kept(&digest, size)?, size, &rest);
         loop {
             let failed = match step.unpack(&mut blob) {
                 Ok(unpacked) => return self.finish(step, &unpacked).and_then(|()| blob.discard()),

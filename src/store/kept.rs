@@ -18,6 +18,9 @@ use crate::image::Digest;
 /// How long nobody may go on with what was kept.
 const FORGOTTEN: Duration = Duration::from_hours(7 * 24);
 
+/// How many times what comes must find room: once as it is, and unpacked, which is three times as much as a rule.
+const ROOM: u64 = 5;
+
 /// The bytes of one blob, as far as they have come.
 #[derive(Debug)]
 pub struct Kept {
@@ -28,9 +31,14 @@ pub struct Kept {
 }
 
 impl Store {
-    /// What is kept of a blob; none if another pull is fetching it.
-    pub fn kept(&self, blob: &Digest) -> Result<Option<Kept>> {
+    /// What is kept of a blob of `size` bytes; none if another pull is fetching it, or the disk's room is needed for the
+    /// files.
+    pub fn kept(&self, blob: &Digest, size: u64) -> Result<Option<Kept>> {
         let path = self.kept_path(blob);
+        if self.free()? / ROOM < size.saturating_sub(self.kept_size(blob)) {
+            self.forget(blob)?;
+            return Ok(None);
+        }
         let what = || format!("open `{}`", path.display());
         let open = || File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
         drop(open().context(what)?);

@@ -151,8 +151,7 @@ impl Store {
 
     /// Refuses what the store's disk has no room for: blobs of so many bytes, and an image of so many layers.
     pub fn check_room(&self, bytes: u64, layers: usize) -> Result<()> {
-        let disk = nix::sys::statvfs::statvfs(&self.root).context(|| format!("statvfs `{}`", self.root.display()))?;
-        let free = disk.blocks_available() * disk.fragment_size();
+        let (disk, free) = (self.disk()?, self.free()?);
         let shown = crate::output::size;
         if bytes > free {
             return Err(Error::new(format!(
@@ -171,6 +170,16 @@ impl Store {
             }
             false => Ok(()),
         }
+    }
+
+    /// Bytes that the store's disk has free.
+    fn free(&self) -> Result<u64> {
+        let disk = self.disk()?;
+        Ok(disk.blocks_available() * disk.fragment_size())
+    }
+
+    fn disk(&self) -> Result<nix::sys::statvfs::Statvfs> {
+        nix::sys::statvfs::statvfs(&self.root).context(|| format!("statvfs `{}`", self.root.display()))
     }
 
     /// Everything that has a name, sorted by it. Damaged records are passed over, here and in [`Self::images`].
