@@ -346,6 +346,24 @@ fn damaged_records_say_what_to_do_and_doing_it_helps() {
     }
 }
 
+/// As a store of before names were files called as their image is has them.
+#[test]
+fn a_name_under_another_file_is_told_and_taken_away() {
+    let case = Case::new();
+    let reference = oci(&Image::busybox().layer([file("x", "x")]).layout(&case, "layout"));
+    pull(&case, &reference);
+    let record = kept(&case, "names").remove(0);
+    let elsewhere = record.with_file_name("elsewhere.json");
+    std::fs::rename(&record, &elsewhere).unwrap();
+    let listed = verb(&case, &["images"]).finish();
+    assert!(listed.stdout.lines().count() == 1 && listed.stderr.contains(text(&elsewhere)), "{listed:?}");
+    verb(&case, &["rm", "-q", &reference]).finish().refused(&["is not in the store"]);
+    pull(&case, &reference);
+    verb(&case, &["prune"]).finish().ends(0);
+    assert_eq!((elsewhere.exists(), record.exists()), (false, true));
+    assert_eq!(sh(&case, &[], &reference, "cat /x").ok(), "x");
+}
+
 #[test]
 fn damage_of_one_image_stops_no_other() {
     let below = Image::busybox().layer([file("x", "x")]);

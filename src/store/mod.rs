@@ -184,7 +184,7 @@ impl Store {
 
     /// Everything that has a name, sorted by it. Damaged records are passed over, here and in [`Self::images`].
     pub fn names(&self) -> Result<Vec<NameRecord>> {
-        let mut all = self.load_all("names", NameRecord::load, |_, _| {})?;
+        let mut all = self.load_all("names", |path| self.load_name(path), |_, _| {})?;
         all.sort_by(|a, b| (&a.reference, &a.platform).cmp(&(&b.reference, &b.platform)));
         Ok(all)
     }
@@ -197,7 +197,7 @@ impl Store {
     /// The records that are damaged, and how.
     pub fn damaged(&self) -> Result<Vec<(PathBuf, Error)>> {
         let mut all = Vec::new();
-        self.load_all("names", NameRecord::load, |path, error| all.push((path, error)))?;
+        self.load_all("names", |path| self.load_name(path), |path, error| all.push((path, error)))?;
         self.load_all("images", ImageRecord::load, |path, error| all.push((path, error)))?;
         Ok(all)
     }
@@ -272,6 +272,16 @@ impl Store {
         let key = format!("{reference} {platform}").replace('%', "%25").replace('/', "%2F");
         let key = if key.len() > MAX_KEY { Digest::of(key.as_bytes()).hex() } else { key };
         self.root.join("names").join(key + ".json")
+    }
+
+    /// A name's record. One that is not where its name is looked for would be listed, but neither run nor removed, so it
+    /// counts as damaged.
+    fn load_name(&self, path: &Path) -> Result<Loaded<NameRecord>> {
+        let in_place = |name: NameRecord| match self.name_path(&name.reference, &name.platform) == path {
+            true => Ok(name),
+            false => Err(Error::new(format!("`{}` is not the file of `{}`", path.display(), name.reference))),
+        };
+        Ok(NameRecord::load(path)?.map(|sound| sound.and_then(in_place)))
     }
 
     /// Every sound record in a directory of the store; the others are told.
