@@ -222,3 +222,13 @@ fn a_reader_that_goes_away_ends_the_writer() {
     let case = Case::new();
     assert_eq!(case.sh(&[], "(yes; echo $? >&2) | head -n 1").stderr, "141\n");
 }
+
+#[test]
+fn the_phases_of_a_start_are_told_to_who_asks() {
+    let case = Case::new();
+    let finished = case.gpurun(&["-q", "--timings"], &["echo", "ran"]).finish();
+    let phases: Vec<_> = finished.stderr.lines().filter_map(|line| line.split(' ').next()).collect();
+    let all = ["phase", "parse", "resolve", "plan", "namespaces", "rootfs", "binds", "init", "exec"];
+    assert_eq!((phases.as_slice(), finished.status, finished.stdout.as_str()), (&all[..], 0, "ran\n"));
+    assert_eq!(case.gpurun(&[], &["true"]).finish().stderr, "");
+}

@@ -14,6 +14,7 @@ mod run;
 
 use std::ffi::OsString;
 use std::sync::Arc;
+use std::time::Instant;
 
 use clap::error::ErrorKind;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Subcommand};
@@ -33,10 +34,11 @@ use crate::{config, output, registry, source};
 
 /// Parses the command line and does what it says.
 pub fn dispatch(inherited: Inherited) -> Result<u8> {
+    let start = Instant::now();
     let argv: Vec<_> = std::env::args_os().collect();
     if let Some((argv, bare)) = plain_run(&argv) {
         let matches = config::settle(plain_command, &argv, bare)?.matches;
-        return run::run(&RunArgs::from_arg_matches(&matches).context(|| "read the command line")?, inherited);
+        return run::run(&RunArgs::from_arg_matches(&matches).context(|| "read the command line")?, inherited, start);
     }
     let bare = match Cli::command().try_get_matches_from(&argv) {
         Ok(matches) => matches,
@@ -46,8 +48,8 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
     let cli = Cli::from_arg_matches(&settled.matches).context(|| "read the command line")?;
     let given = || settled.given(&Cli::command());
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
-        Verb::Run(args) if args.dry_run => run::run(&RunArgs { given: given(), ..args }, inherited),
-        Verb::Run(args) => run::run(&args, inherited),
+        Verb::Run(args) if args.dry_run => run::run(&RunArgs { given: given(), ..args }, inherited, start),
+        Verb::Run(args) => run::run(&args, inherited, start),
         Verb::Exec(args) => exec::exec(&args, inherited),
         Verb::Ps(args) => ps::ps(&args),
         Verb::Explain(ExplainArgs { json, run }) => explain::explain(&RunArgs { given: given(), ..run }, json),

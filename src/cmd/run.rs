@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use oci_spec::image::ImageConfiguration;
 
@@ -26,6 +27,7 @@ use crate::plan::{self, ImageFacts, Inputs, Plan};
 use crate::reference::ImageRef;
 use crate::request::Request;
 use crate::store::{HeldRootfs, ImageRecord, Store};
+use crate::timings::Timings;
 
 /// The largest account file that is read.
 const MAX_ACCOUNTS: u64 = 16 << 20;
@@ -33,10 +35,12 @@ const MAX_ACCOUNTS: u64 = 16 << 20;
 /// Names the image to the process that a pull is followed by.
 const PULLED: &str = "GPURUN_INTERNAL_PULLED";
 
-/// Runs a command in an image and gives its exit status.
-pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
+/// Runs a command in an image and gives its exit status; `start` is when this process began.
+pub(super) fn run(args: &RunArgs, inherited: Inherited, start: Instant) -> Result<u8> {
+    let timings = Timings::since(start, args.fetch.timings);
     let (host, request) = ask(args)?;
-    let image = image(args, &host)?;
+    timings.begun("parse");
+    let image = timings.measure("resolve", || image(args, &host))?;
     if let Some(digest) = image.pulled {
         return again(&digest);
     }
@@ -44,13 +48,13 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited) -> Result<u8> {
         gpu::repair::repair(&DriverRoot::host(None)?);
     }
     let nvml = Nvml { store: args.store.store.as_deref(), repair: !args.dry_run };
-    let plan = build(&host, &request, &image, &nvml)?;
+    let plan = timings.measure("plan", || build(&host, &request, &image, &nvml))?;
     if args.dry_run {
         output::facts(&plan::explain::human(&plan))?;
         return Ok(0);
     }
     plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
-    let Err(failure) = launch::launch(&plan, inherited, args.store.quiet);
+    let Err(failure) = launch::launch(&plan, inherited, args.store.quiet, timings);
     Err(failure)
 }
 

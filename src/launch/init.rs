@@ -19,6 +19,7 @@ pub(super) fn become_init(plan: &Plan, workload: Workload, console: Option<&Owne
 }
 
 fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
+    workload.status.begin();
     libcontainer::unshare(NamespaceKind::Mount)?;
     if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Network) {
         libcontainer::unshare(NamespaceKind::Network)?;

@@ -34,6 +34,7 @@ use crate::plan::Process;
 use crate::runs::Run;
 use crate::seccomp::Filter;
 use crate::sys;
+use crate::timings::Timings;
 
 /// The largest environment that is taken over: what the kernel lets a process have (execve(2)).
 const MAX_ENVIRONMENT: u64 = 6 << 20;
@@ -131,7 +132,7 @@ fn environment(pid: Pid) -> Result<Vec<(OsString, OsString)>> {
 
 /// Runs a process in the container and ends as it ended, as [`super::launch`] does.
 pub fn join(target: &Target, process: &Process, inherited: Inherited) -> Result<Infallible> {
-    let start = Start::prepare(process, target.filter.as_ref(), inherited)?;
+    let start = Start::prepare(process, target.filter.as_ref(), inherited, Timings::new(false))?;
     prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
     setns(&target.supervisor, CloneFlags::CLONE_NEWUSER).context(|| "setns CLONE_NEWUSER")?;
     target.join(CloneFlags::CLONE_NEWPID)?;

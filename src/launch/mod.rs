@@ -42,16 +42,17 @@ use crate::output;
 use crate::plan::{Plan, Process};
 use crate::seccomp::Filter;
 use crate::sys::{self, Fork};
+use crate::timings::Timings;
 use fds::Inherited;
 use label::Label;
 use workload::{Surroundings, Workload};
 
 /// Runs the plan and ends this process as the workload ended, with 128+N if signal N ended it. It comes back only with
 /// the reason why nothing ran: what is left of a start is not worth tidying up when the caller waits for the end.
-pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool) -> Result<Infallible> {
+pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool, timings: Timings) -> Result<Infallible> {
     let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
-    let start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited)? };
-    namespaces::enter(plan).map_err(refused::namespaces)?;
+    let start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited, timings)? };
+    start.timings.measure("namespaces", || namespaces::enter(plan)).map_err(refused::namespaces)?;
     start.fork(|workload, console| init::become_init(plan, workload, console), |child| show_label(plan, child, quiet))
 }
 
@@ -70,18 +71,19 @@ struct Start {
     console: Option<(OwnedFd, OwnedFd)>,
     /// Whether notices are kept from the user.
     quiet: bool,
+    timings: Timings,
 }
 
 impl Start {
-    fn prepare(process: &Process, filter: Option<&Filter>, inherited: Inherited) -> Result<Self> {
+    fn prepare(process: &Process, filter: Option<&Filter>, inherited: Inherited, timings: Timings) -> Result<Self> {
         let mask = signals::block()?;
-        let (reader, writer) = status::channel()?;
+        let (reader, writer) = status::channel(timings.laps())?;
         let (lifeline, childs_lifeline) = stream_pair()?;
         let console = process.terminal.then(stream_pair).transpose()?;
         let window = process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
         let highest_inherited = inherited.highest;
         let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited };
-        Ok(Self { workload: Workload::new(process, filter, around)?, reader, lifeline, console, quiet: false })
+        Ok(Self { workload: Workload::new(process, filter, around)?, reader, lifeline, console, quiet: false, timings })
     }
 
     /// The one end becomes what `launched` makes of it, or tells why not; the other stays with it until it ends, and
@@ -104,7 +106,10 @@ impl Start {
             Fork::Parent(child) => {
                 drop((self.workload, childs));
                 let _held = beside(child);
-                let status = supervise::run(child, self.reader.wait(self.quiet), &self.lifeline, ours)?;
+                let started = self.reader.wait(self.quiet, &self.timings);
+                self.timings.rest("exec");
+                self.timings.table().iter().for_each(|table| output::table(table));
+                let status = supervise::run(child, started, &self.lifeline, ours)?;
                 sys::exit_now(status.into())
             }
         }

@@ -28,6 +28,7 @@ pub(super) fn run(workload: &Workload) -> Result<Infallible> {
     set.thread_block().context(|| "block signals")?;
     end_with_supervisor(workload, if is_init() { Signal::SIGKILL } else { ABANDONED })?;
     prctl::set_child_subreaper(true).context(|| "prctl PR_SET_CHILD_SUBREAPER")?;
+    workload.status.ended("init");
     let child = sys::spawn(|| become_workload(workload)).context(|| "fork the workload")?;
     reap(child, workload, &set)
 }

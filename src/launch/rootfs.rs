@@ -39,6 +39,7 @@ pub(crate) fn build(plan: &Plan, status: &status::Writer) -> Result<Root> {
         .context(|| "make all mounts private")?;
     let before = umask(Mode::empty()); // modes are to be what is asked for
     let root = assemble(plan, status)?;
+    status.ended("binds");
     umask(before);
     chdir("/").context(|| "chdir `/`")?; // the image's tree may be covered by now
     Ok(root)
@@ -68,6 +69,7 @@ fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
     for file in left {
         root.write(Path::new(file.path), &file.content)?;
     }
+    status.ended("rootfs");
     inject::files(&root, &plan.injection, &injected)?;
     let mut dev = None;
     for (mount, source) in plan.mounts.iter().zip(sources) {
