@@ -50,8 +50,7 @@ fn decide_compat(devices: &Devices, inventory: Option<&Inventory>, facts: &Facts
     let Some(version) = version.filter(|_| devices.loader.compat) else { return false };
     let gpus = inventory.map_or(&[][..], |inventory| &inventory.gpus);
     let (compat, why) = compat::decide(facts.compat, facts.image.compat.as_ref(), &Offer::of(version, None), gpus);
-    let word = if compat { "on" } else { "off" };
-    injection.decisions.push(format!("CUDA forward compatibility: {word} ({why})"));
+    injection.decisions.push(compat::decision(compat, &why));
     compat
 }
 
@@ -110,7 +109,7 @@ fn driver(devices: &Devices, inventory: &Inventory, there: &[Gpu], facts: &Facts
     }
     if devices.loader.profile {
         injection.generated.retain(|file| file.name != "profile.json");
-        injection.generated.push(gpu::profile(there));
+        injection.generated.push(gpu::graphics::profile(there));
     }
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::classify::{self, Capabilities, Capability};
 use super::elf::{Elf, Glibc};
+use super::injection::Bind;
 use super::inventory::Version;
 use super::ldcache::{self, Cache};
 use super::root::DriverRoot;
@@ -157,6 +158,13 @@ impl DriverFiles {
         }
         let modules = xorg(root, version, wanted);
         Ok(Self { libraries, programs: programs(root, wanted), data: [data(root, wanted), modules].concat() })
+    }
+
+    /// What goes to its fixed place, which libraries do not.
+    pub(super) fn binds(&self) -> Vec<Bind> {
+        let bind = |why| move |file: &Placed| Bind::read(&file.real, file.target.clone(), why);
+        let programs = self.programs.iter().map(bind("a program of the driver"));
+        programs.chain(self.data.iter().map(bind("where loaders look for the driver"))).collect()
     }
 }
 
