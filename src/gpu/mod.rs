@@ -27,6 +27,7 @@ mod libraries;
 pub mod loader;
 pub mod mig;
 pub mod nvml;
+mod places;
 pub(crate) mod proc;
 pub mod rdma;
 pub mod repair;
