@@ -12,7 +12,7 @@ use crate::gpu::inventory::{Gpu, Inventory};
 use crate::gpu::ldcache::{self, Cache};
 use crate::gpu::require::Offer;
 use crate::gpu::root::DriverRoot;
-use crate::gpu::{self, Generated, Injection, PRIVATE, choose};
+use crate::gpu::{self, Generated, Injection, PRIVATE};
 
 /// What decides.
 pub struct Facts<'a> {
@@ -99,7 +99,7 @@ fn musl(devices: &Devices, image: &Contents, injection: &mut Injection) {
 
 /// The GPUs are numbered anew inside, as `--gpus` has it, and the driver's own settings follow.
 fn driver(devices: &Devices, inventory: &Inventory, there: &[Gpu], facts: &Facts, injection: &mut Injection) {
-    let visible = choose::cuda_visible(facts.cuda_visible, there, inventory);
+    let visible = gpu::visible::cuda_visible(facts.cuda_visible, there, inventory);
     let env: [(_, OsString); 2] =
         [("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()), ("CUDA_VISIBLE_DEVICES", visible.into())];
     injection.env.extend(env);

@@ -18,7 +18,9 @@ pub mod devices;
 pub mod elf;
 mod facts;
 pub mod files;
+mod find;
 pub(crate) mod graphics;
+pub mod id;
 pub mod image;
 mod injection;
 pub mod inventory;
@@ -33,8 +35,11 @@ pub mod rdma;
 pub mod repair;
 pub mod require;
 pub mod root;
+#[cfg(test)]
+mod sample;
 pub mod select;
 mod services;
+pub(crate) mod visible;
 pub mod wsl;
 
 use std::ffi::OsString;
@@ -116,7 +121,7 @@ fn chosen(inputs: &Inputs, facts: Facts) -> Result<Injection> {
         links: links.collect(),
         generated: Vec::new(),
         proc: proc::masked(root, &gpus),
-        env: env(choose::cuda_visible(inputs.cuda_visible, &gpus, &inventory), draws),
+        env: env(visible::cuda_visible(inputs.cuda_visible, &gpus, &inventory), draws),
         decisions: decision.into_iter().chain([verdict.decision]).collect(),
         warnings: warnings.collect(),
         devices,
