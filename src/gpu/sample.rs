@@ -1,4 +1,4 @@
-//! Machines for the tests.
+//! Inventories for the tests: what /proc and NVML would say of two machines.
 
 use super::inventory::{Gpu, Inventory, Version};
 use super::mig::{Instance, Place};

@@ -1,4 +1,6 @@
-//! The plain parts of a plan: the image, the root file system, and what gpurun puts into it beside mounts. Pure.
+//! The plain parts of a plan: the image, the root file system, and what gpurun puts into it beside mounts.
+//!
+//! In: the request and the image's tree. Out: [`Rootfs`]; the rest is only described here. Pure.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! Bytes that need not be UTF-8, as the text that JSON wants. Pure.
+//! Serializes bytes that need not be UTF-8 as the text that JSON wants. Pure.
 
 use std::ffi::{OsStr, OsString};
 

@@ -1,4 +1,4 @@
-//! What a registry demands: its 401, with one or several `WWW-Authenticate` headers. Pure.
+//! What a registry demands. In: the `WWW-Authenticate` headers of its 401. Out: a [`Demand`] with its [`Challenge`]s. Pure.
 
 use ureq::http::Uri;
 

@@ -1,4 +1,4 @@
-//! The order of a cache's entries, in which the loader searches. Pure.
+//! The order in which the loader searches a cache. In: two names. Out: which comes first. Pure.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,5 @@
-//! The records of PAX headers (POSIX.1-2017, pax, "pax Extended Header"). Pure.
+//! The records of PAX headers (POSIX.1-2017, pax, "pax Extended Header"). In: their data. Out: [`Records`], and those
+//! [`InForce`] for one entry. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The reader: blocks of the input → headers → entries and their data.
+//! Blocks of the input → headers → entries and their data. In: an [`Input`]. Out: [`Entry`] values, and pieces.
 
 #![allow(clippy::cast_possible_truncation)] // to usize, of numbers that were compared with a usize or a cap before
 

@@ -1,4 +1,7 @@
-//! Sparse files: where each of the four formats keeps its map, the list of the pieces that hold data, and its check.
+//! Sparse files: where each of the four formats keeps its map.
+//!
+//! In: the header and the records of an entry, and the reader where the map goes on. Out: [`Sparse`], whose pieces are all
+//! there.
 
 use super::header::{Header, parse_number};
 use super::pax::{InForce, parse_decimal};

@@ -1,4 +1,4 @@
-//! `--mount` and `--tmpfs`. Pure.
+//! `--mount` and `--tmpfs`. In: their arguments. Out: [`Wanted`]. Pure.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;

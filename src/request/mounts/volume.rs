@@ -1,4 +1,4 @@
-//! `--volume`, as Docker writes it and in lists, as Apptainer has them. Pure.
+//! `--volume`, as Docker writes it, and in lists, as Apptainer has them. In: its argument. Out: [`Wanted`]. Pure.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
