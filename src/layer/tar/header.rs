@@ -1,4 +1,4 @@
-//! One header block: ustar's fields, GNU's among them, with their numbers. Pure.
+//! One header block: ustar's fields, GNU's among them, with their numbers. In: 512 bytes. Out: [`Header`]. Pure.
 
 #![allow(clippy::cast_possible_truncation)] // a mode's upper bits mean nothing
 
@@ -90,7 +90,7 @@ pub(super) fn parse_number(field: &[u8]) -> Result<u64> {
 }
 
 /// Octal text, or base 256 if the first bit is set (GNU).
-pub(super) fn parse_signed(field: &[u8]) -> Result<i64> {
+fn parse_signed(field: &[u8]) -> Result<i64> {
     let bad = || "a malformed number in a header";
     if field[0] & 0x80 != 0 {
         let negative = field[0] & 0x40 != 0;
