@@ -1,6 +1,7 @@
 //! The only printer: what goes to stdout and what to stderr.
 //!
-//! Facts a verb was asked for go to stdout; errors, warnings and notices to stderr. A reader that went away is no error.
+//! In: what a verb has found out. Out: facts it was asked for on stdout; errors, warnings and notices on stderr. A reader
+//! that went away is no error.
 
 use std::borrow::Cow;
 use std::io::{self, Write};

@@ -47,14 +47,15 @@ const WHO: &str = "#include <dlfcn.h>\n#include <stdio.h>\nint main(int argc, ch
 
 const GLIBC: &str = "-Wl,--dynamic-linker=/lib64/ld-linux-x86-64.so.2";
 
-/// The machine whose libcuda says that it is the host's; nothing without a compiler.
-fn machine() -> Option<Machine> {
+/// What is downloaded, and the machine whose libcuda says that it is the host's; nothing without a compiler.
+fn provided() -> Option<(PathBuf, Machine)> {
+    let files = downloaded().filter(|_| can_enter())?;
     if !can(Command::new("cc").arg("--version").output().is_ok(), "cc") {
         return None;
     }
     let machine = Machine::new("ubuntu");
     library(&machine.path().join("usr/lib/x86_64-linux-gnu/libcuda.so.550.163.01"), "libcuda.so.1", "the host's");
-    Some(machine)
+    Some((files, machine))
 }
 
 fn ldconfig(case: &Case) {
@@ -66,8 +67,7 @@ fn ldconfig(case: &Case) {
 /// that have no distribution) and with one.
 #[test]
 fn the_loader_finds_the_hosts_driver() {
-    let Some(files) = downloaded().filter(|_| can_enter()) else { return };
-    let Some(machine) = machine() else { return };
+    let Some((files, machine)) = provided() else { return };
     let case = Case::new();
     with_libc(&case, &files);
     library(&case.image.at("/usr/lib/x86_64-linux-gnu/libcuda.so.1"), "libcuda.so.1", "the image's");
@@ -89,8 +89,7 @@ fn the_loader_finds_the_hosts_driver() {
 /// A library that only a directory for better processors has is known by the cache's extension alone.
 #[test]
 fn libraries_for_better_processors_are_still_found() {
-    let Some(files) = downloaded().filter(|_| can_enter()) else { return };
-    let Some(machine) = machine() else { return };
+    let Some((files, machine)) = provided() else { return };
     let case = Case::new();
     with_libc(&case, &files);
     library(&case.image.at("/opt/lib/glibc-hwcaps/x86-64-v2/libfast.so.1"), "libfast.so.1", "the fast one");
@@ -105,8 +104,7 @@ fn libraries_for_better_processors_are_still_found() {
 /// Nix's loader is glibc's with another place for its cache, which `--inhibit-cache` does to Debian's.
 #[test]
 fn a_loader_that_reads_no_cache_is_told_the_directory() {
-    let Some(files) = downloaded().filter(|_| can_enter()) else { return };
-    let Some(machine) = machine() else { return };
+    let Some((files, machine)) = provided() else { return };
     let case = Case::new();
     let store = "/nix/store/abc-glibc-2.41/lib";
     std::fs::create_dir_all(case.image.at(store)).unwrap();
@@ -125,8 +123,7 @@ fn a_loader_that_reads_no_cache_is_told_the_directory() {
 /// musl's loader with a program that needs libcuda and no libc, which Alpine's own path file must not hide.
 #[test]
 fn musls_loader_finds_the_hosts_driver() {
-    let Some(files) = downloaded().filter(|_| can_enter()) else { return };
-    let Some(machine) = machine() else { return };
+    let Some((files, machine)) = provided() else { return };
     let case = Case::new();
     std::fs::create_dir(case.image.at("/lib")).unwrap();
     let musl = files.join("musl/usr/lib/x86_64-linux-musl/libc.so");

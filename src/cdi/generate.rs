@@ -22,10 +22,7 @@ const VERSION: &str = "0.5.0";
 /// The spec of all GPUs that the caller can open, by index and by UUID, and of all together.
 pub fn generate(root: &DriverRoot, wanted: &Capabilities) -> Result<Spec> {
     let inventory = Inventory::probe(root).context(|| "there is no NVIDIA driver: nothing to generate from")?;
-    let usable: Vec<_> = inventory.gpus.iter().filter(|gpu| gpu.unusable.is_none()).cloned().collect();
-    if usable.is_empty() {
-        return Err(Error::new("there is no GPU that can be opened").hint("`gpurun gpus` says why"));
-    }
+    let usable = usable(&inventory)?;
     let files = DriverFiles::find(root, &inventory.version, wanted)?;
     let common = devices::decide(root, &[], wanted)?;
     let one = |gpu: &Gpu| {
@@ -45,6 +42,14 @@ pub fn generate(root: &DriverRoot, wanted: &Capabilities) -> Result<Spec> {
         },
         ..Spec::default()
     })
+}
+
+fn usable(inventory: &Inventory) -> Result<Vec<Gpu>> {
+    let usable: Vec<_> = inventory.gpus.iter().filter(|gpu| gpu.unusable.is_none()).cloned().collect();
+    match usable.is_empty() {
+        true => Err(Error::new("there is no GPU that can be opened").hint("`gpurun gpus` says why")),
+        false => Ok(usable),
+    }
 }
 
 /// The nodes of these GPUs, without those that every container gets.

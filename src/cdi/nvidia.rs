@@ -9,10 +9,10 @@ use super::Devices;
 use crate::gpu::compat::{self, Mode};
 use crate::gpu::image::Contents;
 use crate::gpu::inventory::{Gpu, Inventory};
-use crate::gpu::ldcache::{self, Cache};
+use crate::gpu::ldcache::{self, Cache, Entry};
 use crate::gpu::require::Offer;
 use crate::gpu::root::DriverRoot;
-use crate::gpu::{self, Generated, Injection, PRIVATE, choose};
+use crate::gpu::{Injection, PRIVATE, graphics, loader, proc, visible};
 
 /// What decides.
 pub struct Facts<'a> {
@@ -32,7 +32,7 @@ pub fn complete(devices: &Devices, mut injection: Injection, facts: &Facts) -> I
     let nvidia = nodes.iter().any(|node| node.starts_with("/dev/nvidia"));
     let inventory = nvidia.then(|| Inventory::probe(facts.root)).flatten();
     let compat = injection.driver.is_none() && decide_compat(devices, inventory.as_ref(), facts, &mut injection);
-    loader(devices, facts.image, compat, &mut injection);
+    libraries(devices, facts.image, compat, &mut injection);
     if let Some(inventory) = inventory {
         let there =
             |gpu: &&Gpu| nodes.contains(&&*gpu.node()) || injection.gpus.iter().any(|chosen| chosen.index == gpu.index);
@@ -50,33 +50,27 @@ fn decide_compat(devices: &Devices, inventory: Option<&Inventory>, facts: &Facts
     let Some(version) = version.filter(|_| devices.loader.compat) else { return false };
     let gpus = inventory.map_or(&[][..], |inventory| &inventory.gpus);
     let (compat, why) = compat::decide(facts.compat, facts.image.compat.as_ref(), &Offer::of(version, None), gpus);
-    let word = if compat { "on" } else { "off" };
-    injection.decisions.push(format!("CUDA forward compatibility: {word} ({why})"));
+    injection.decisions.push(compat::decision(compat, &why));
     compat
 }
 
 /// The cache with the devices' libraries in it, after those of the driver that `--gpus` brings.
-fn loader(devices: &Devices, image: &Contents, compat: bool, injection: &mut Injection) {
+fn libraries(devices: &Devices, image: &Contents, compat: bool, injection: &mut Injection) {
     let mut entries = devices.loader.entries.clone();
     if entries.is_empty() && !compat {
         return;
     }
     let made = injection.generated.iter_mut().find(|file| file.over == "/etc/ld.so.cache");
     match made.and_then(|file| Some((Cache::parse(&file.content)?, file))) {
-        None => injection.generated.push(Generated {
-            name: "ld.so.cache",
-            over: "/etc/ld.so.cache".into(),
-            content: gpu::loader::cache(image, entries, compat),
-            why: "the loader finds the devices' libraries without LD_LIBRARY_PATH",
-        }),
+        None => {
+            let cache = loader::cache(image, entries, compat);
+            let why = "the loader finds the devices' libraries without LD_LIBRARY_PATH";
+            injection.generated.push(loader::glibc(cache, why));
+        }
         Some((cache, file)) => {
-            let ours = |path: &[u8]| path.starts_with(PRIVATE.as_bytes());
-            entries.retain(|entry| {
-                !cache
-                    .entries
-                    .iter()
-                    .any(|known| known.soname == entry.soname && known.flags == entry.flags && ours(&known.path))
-            });
+            let ours = |entry: &Entry| entry.path.starts_with(PRIVATE.as_bytes());
+            let same = |a: &Entry, b: &Entry| (&a.soname, a.flags) == (&b.soname, b.flags);
+            entries.retain(|entry| !cache.entries.iter().any(|known| same(known, entry) && ours(known)));
             file.content = ldcache::merge(&cache, &entries).bytes();
         }
     }
@@ -89,28 +83,23 @@ fn musl(devices: &Devices, image: &Contents, injection: &mut Injection) {
     let folders = devices.loader.folders.join(":");
     match injection.generated.iter_mut().find(|file| file.name == "ld-musl.path") {
         Some(file) => file.content = [file.content.trim_ascii_end(), b":", folders.as_bytes(), b"\n"].concat(),
-        None => injection.generated.push(Generated {
-            name: "ld-musl.path",
-            over: format!("/etc/ld-musl-{}.path", std::env::consts::ARCH),
-            content: format!("{path}:{folders}\n").into(),
-            why: "musl's loader has no cache",
-        }),
+        None => injection.generated.push(loader::musl(path, &folders)),
     }
 }
 
 /// The GPUs are numbered anew inside, as `--gpus` has it, and the driver's own settings follow.
 fn driver(devices: &Devices, inventory: &Inventory, there: &[Gpu], facts: &Facts, injection: &mut Injection) {
-    let visible = choose::cuda_visible(facts.cuda_visible, there, inventory);
+    let visible = visible::cuda_visible(facts.cuda_visible, there, inventory);
     let env: [(_, OsString); 2] =
         [("CUDA_DEVICE_ORDER", "PCI_BUS_ID".into()), ("CUDA_VISIBLE_DEVICES", visible.into())];
     injection.env.extend(env);
     if devices.loader.keep_nodes {
-        injection.proc = gpu::proc::masked(facts.root, there);
+        injection.proc = proc::masked(facts.root, there);
         injection.proc.extend(capabilities(devices, facts.root, "capabilities"));
     }
     if devices.loader.profile {
         injection.generated.retain(|file| file.name != "profile.json");
-        injection.generated.push(gpu::profile(there));
+        injection.generated.push(graphics::profile(there));
     }
 }
 

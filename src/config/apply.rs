@@ -10,9 +10,9 @@ use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches, Command, CommandFactory};
 
-use super::file::{Setting, Value};
+use super::file::{Place, Setting, Value};
 use super::{Cli, Config, Given};
-use crate::error::{Context, Error, Hint, Result};
+use crate::error::{Context, Error, Result};
 
 /// A command line with what the files add to it.
 #[derive(Debug)]
@@ -116,16 +116,17 @@ fn check_value(setting: &Setting, arg: &Arg) -> Result<()> {
     }
     let alone = arg.clone().env(None::<&str>).conflicts_with(Resettable::Reset);
     let alone = Command::new("gpurun").no_binary_name(true).disable_help_flag(true).arg(alone);
-    match alone.try_get_matches_from(value.values().iter().map(|value| format!("--{key}={value}"))) {
-        Ok(_) => Ok(()),
-        Err(e) => {
-            let told = e.to_string();
-            let told = told.lines().next().unwrap_or_default().trim_start_matches("error: ");
-            let possible: Vec<_> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
-            let refused = Err(Error::new(format!("{place}: {told}")));
-            if possible.is_empty() { refused } else { refused.hint(|| format!("it can be {}", possible.join(", "))) }
-        }
-    }
+    let matched = alone.try_get_matches_from(value.values().iter().map(|value| format!("--{key}={value}")));
+    matched.map(drop).map_err(|e| refused(place, arg, &e))
+}
+
+/// What clap says in its first line, and what it takes.
+fn refused(place: &Place, arg: &Arg, by_clap: &clap::Error) -> Error {
+    let told = by_clap.to_string();
+    let told = told.lines().next().unwrap_or_default().trim_start_matches("error: ");
+    let error = Error::new(format!("{place}: {told}"));
+    let possible: Vec<_> = arg.get_possible_values().iter().map(|v| v.get_name().to_owned()).collect();
+    if possible.is_empty() { error } else { error.hint(format!("it can be {}", possible.join(", "))) }
 }
 
 /// What the files say, without what is excluded by a flag, a variable, or a setting that comes before.
@@ -134,18 +135,13 @@ fn without_excluded(merged: Vec<Setting>, of_verb: &Command, given: &ArgMatches)
     let mut kept: Vec<Setting> = Vec::new();
     for setting in merged {
         let Some(arg) = option(of_verb, &setting.key) else { continue };
-        let excludes = |other: &Arg| {
-            let one_way = |a: &Arg, b: &Arg| of_verb.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id());
-            one_way(arg, other) || one_way(other, arg)
-        };
+        let excludes = |other: &Arg| exclude(of_verb, arg, other);
         let by_caller = of_verb.get_arguments().any(|other| excludes(other) && is_given(given, other));
         let before = kept.iter().find(|k| is_set(k) && option(of_verb, &k.key).is_some_and(excludes));
         match before {
             Some(other) if is_set(&setting) && same_table(other, &setting) => {
-                return Err(Error::new(format!(
-                    "{}: `{}` and `{}` exclude each other",
-                    setting.place, setting.key, other.key
-                )));
+                let (place, one, two) = (&setting.place, &setting.key, &other.key);
+                return Err(Error::new(format!("{place}: `{one}` and `{two}` exclude each other")));
             }
             Some(_) if is_set(&setting) => {}
             _ if by_caller => {}
@@ -153,6 +149,12 @@ fn without_excluded(merged: Vec<Setting>, of_verb: &Command, given: &ArgMatches)
         }
     }
     Ok(kept)
+}
+
+/// Whether two options exclude each other, whichever of them says so.
+fn exclude(of_verb: &Command, a: &Arg, b: &Arg) -> bool {
+    let says = |a: &Arg, b: &Arg| of_verb.get_arg_conflicts_with(a).iter().any(|c| c.get_id() == b.get_id());
+    says(a, b) || says(b, a)
 }
 
 fn same_table(a: &Setting, b: &Setting) -> bool {

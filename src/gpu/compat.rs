@@ -68,6 +68,11 @@ pub fn decide(mode: Mode, found: Option<&Compat>, offer: &Offer, gpus: &[Gpu]) -
     }
 }
 
+/// The verdict as `explain` shows it.
+pub fn decision(used: bool, why: &str) -> String {
+    format!("CUDA forward compatibility: {} ({why})", if used { "on" } else { "off" })
+}
+
 fn refusal(compat: &Compat, offer: &Offer, gpus: &[Gpu]) -> Option<String> {
     let major = offer.driver.major();
     let newer = match &compat.note {

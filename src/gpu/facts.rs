@@ -4,9 +4,9 @@
 //! [`reason`]; it is asked once at most, through [`super::Inputs::nvml`]. A plain selection of whole GPUs never needs it.
 
 use super::choose::choose;
+use super::id::Id;
 use super::inventory::{Gpu, Inventory};
 use super::require::{self, Offer};
-use super::select::Id;
 use super::{Inputs, compat};
 use crate::error::{Error, Result};
 

@@ -10,105 +10,13 @@ use std::path::{Path, PathBuf};
 
 use super::classify::{self, Capabilities, Capability};
 use super::elf::{Elf, Glibc};
+use super::injection::Bind;
 use super::inventory::Version;
 use super::ldcache::{self, Cache};
+use super::places::{DATA, DATA_ROOTS, LIBRARIES, LIBRARIES_32, NEEDED, PROGRAM_NAMES, PROGRAMS, XORG};
 use super::root::DriverRoot;
 use crate::error::{Error, Result};
 use crate::inroot;
-
-/// Where libraries are, in addition to what `ld.so.cache` says, 64-bit ones and 32-bit ones alike: the file tells.
-/// Debian's alternatives split one driver over the first two of each architecture.
-const LIBRARIES: &[&str] = &[
-    "/usr/lib/x86_64-linux-gnu",
-    "/usr/lib/x86_64-linux-gnu/nvidia/current",
-    "/usr/lib/x86_64-linux-gnu/nvidia",
-    "/usr/lib/x86_64-linux-gnu/vdpau",
-    "/usr/lib/aarch64-linux-gnu",
-    "/usr/lib/aarch64-linux-gnu/nvidia/current",
-    "/usr/lib/aarch64-linux-gnu/vdpau",
-    "/usr/lib64",
-    "/usr/lib64/nvidia",
-    "/usr/lib64/vdpau",
-    "/run/opengl-driver/lib",            // NixOS
-    "/usr/local/nvidia/lib64",           // GKE's and others' containers
-    "/home/kubernetes/bin/nvidia/lib64", // GKE's nodes
-    "/opt/nvidia/lib64",
-    "/run/nvidia/driver/usr/lib/x86_64-linux-gnu", // the GPU operator's driver container, Ubuntu's and
-    "/run/nvidia/driver/usr/lib/aarch64-linux-gnu",
-    "/run/nvidia/driver/usr/lib64", // RHEL's
-    "/lib64",                       // a driver root that has nothing but the driver
-    "/usr/lib",
-    "/lib",
-];
-
-/// Where 32-bit libraries are.
-const LIBRARIES_32: &[&str] = &[
-    "/usr/lib/i386-linux-gnu",
-    "/usr/lib/i386-linux-gnu/nvidia/current",
-    "/usr/lib/i386-linux-gnu/vdpau",
-    "/usr/lib32",
-    "/usr/lib32/nvidia",
-    "/run/opengl-driver-32/lib",
-    "/usr/lib",
-];
-
-/// Where programs are.
-const PROGRAMS: &[&str] = &[
-    "/usr/bin",
-    "/bin",
-    "/usr/local/nvidia/bin",
-    "/home/kubernetes/bin/nvidia/bin",
-    "/run/current-system/sw/bin",
-    "/opt/nvidia/bin",
-    "/run/nvidia/driver/usr/bin",
-];
-
-/// Programs that NVIDIA builds, against an old glibc. `nvidia-persistenced` and `nvidia-modprobe` are the distribution's,
-/// and could do nothing in a container.
-const PROGRAM_NAMES: &[(&str, Capability)] = &[
-    ("nvidia-smi", Capability::Utility),
-    ("nvidia-debugdump", Capability::Utility),
-    ("nvidia-cuda-mps-control", Capability::Compute),
-    ("nvidia-cuda-mps-server", Capability::Compute),
-];
-
-/// Files that loaders look for at fixed places: name, where it goes, for what (graphics.go:82-148 of
-/// nvidia-container-toolkit; OpenCL's is needed for compute).
-const DATA: &[(&str, &str, Capability)] = &[
-    ("OpenCL/vendors/nvidia.icd", "/etc", Capability::Compute),
-    ("vulkan/icd.d/nvidia_icd.json", "/etc", Capability::Graphics),
-    ("vulkan/icd.d/nvidia_icd.x86_64.json", "/etc", Capability::Graphics),
-    ("vulkan/icd.d/nvidia_icd.aarch64.json", "/etc", Capability::Graphics),
-    ("vulkan/icd.d/nvidia_layers.json", "/etc", Capability::Graphics),
-    ("vulkan/implicit_layer.d/nvidia_layers.json", "/etc", Capability::Graphics),
-    ("glvnd/egl_vendor.d/10_nvidia.json", "/usr/share", Capability::Graphics),
-    ("egl/egl_external_platform.d/15_nvidia_gbm.json", "/usr/share", Capability::Graphics),
-    ("egl/egl_external_platform.d/10_nvidia_wayland.json", "/usr/share", Capability::Graphics),
-    ("egl/egl_external_platform.d/09_nvidia_wayland2.json", "/usr/share", Capability::Graphics),
-    ("egl/egl_external_platform.d/20_nvidia_xcb.json", "/usr/share", Capability::Graphics),
-    ("egl/egl_external_platform.d/20_nvidia_xlib.json", "/usr/share", Capability::Graphics),
-    ("nvidia/nvoptix.bin", "/usr/share", Capability::Graphics),
-    ("X11/xorg.conf.d/10-nvidia.conf", "/usr/share", Capability::Display),
-    ("X11/xorg.conf.d/nvidia-drm-outputclass.conf", "/usr/share", Capability::Display),
-];
-
-/// Where those files are on a host.
-const DATA_ROOTS: &[&str] =
-    &["/etc", "/usr/local/share", "/usr/share", "/usr/local/nvidia", "/run/opengl-driver/share"];
-
-/// Where X server modules are: each distribution's server is told to look there, so they keep their place.
-const XORG: &[&str] = &[
-    "/usr/lib/nvidia", // Debian
-    "/usr/lib/x86_64-linux-gnu/nvidia/xorg",
-    "/usr/lib/aarch64-linux-gnu/nvidia/xorg",
-    "/usr/lib64/nvidia/xorg",
-    "/usr/lib64/xorg/modules/drivers",
-    "/usr/lib64/xorg/modules/extensions",
-    "/usr/lib64/xorg/modules/updates/drivers",
-    "/usr/lib64/xorg/modules/updates/extensions",
-    "/usr/lib/xorg/modules/drivers",
-    "/usr/lib/xorg/modules/extensions",
-];
 
 /// One library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,6 +65,13 @@ impl DriverFiles {
         }
         let modules = xorg(root, version, wanted);
         Ok(Self { libraries, programs: programs(root, wanted), data: [data(root, wanted), modules].concat() })
+    }
+
+    /// What goes to its fixed place, which libraries do not.
+    pub(super) fn binds(&self) -> Vec<Bind> {
+        let bind = |why| move |file: &Placed| Bind::read(&file.real, file.target.clone(), why);
+        let programs = self.programs.iter().map(bind("a program of the driver"));
+        programs.chain(self.data.iter().map(bind("where loaders look for the driver"))).collect()
     }
 }
 
@@ -228,25 +143,7 @@ fn read(name: &str, file: &File, real: PathBuf, capability: Capability) -> Optio
     Some(Library { name: name.into(), soname, wide: elf.wide, capability, glibc: elf.needs_glibc(), real })
 }
 
-/// The libraries that no workload can do without, and what has them.
-const NEEDED: &[(&str, Capability, &str)] = &[
-    (
-        "libcuda",
-        Capability::Compute,
-        "libcuda1 (Debian), libnvidia-compute-BRANCH (Ubuntu), nvidia-driver-cuda-libs (RHEL)",
-    ),
-    (
-        "libnvidia-ptxjitcompiler",
-        Capability::Compute,
-        "libnvidia-ptxjitcompiler1 (Debian), libnvidia-compute-BRANCH (Ubuntu), nvidia-driver-cuda-libs (RHEL)",
-    ),
-    (
-        "libnvidia-ml",
-        Capability::Utility,
-        "libnvidia-ml1 (Debian), libnvidia-compute-BRANCH (Ubuntu), nvidia-driver-NVML (RHEL)",
-    ),
-];
-
+/// Nothing that a capability cannot do without may be missing.
 fn complete(root: &DriverRoot, found: &[Library], version: &Version, wanted: &Capabilities) -> Result<()> {
     for (name, capability, packages) in NEEDED {
         let file = format!("{name}.so.{version}");
@@ -254,19 +151,28 @@ fn complete(root: &DriverRoot, found: &[Library], version: &Version, wanted: &Ca
             continue;
         }
         let others = other_versions(root, name);
-        if !others.is_empty() && !found.iter().any(|library| library.name.ends_with(version.as_str())) {
-            return Err(Error::new(format!(
-                "the loaded driver is {version}, and its user-space files are {}",
-                others.join(" and ")
-            ))
-            .hint("the driver was updated while its module was loaded: reboot, or have an administrator reload the module")
-            .hint("or the right ones are somewhere else: `--driver-root DIR`"));
-        }
-        let packages = packages.replace("BRANCH", &version.major().to_string());
-        let missing = Error::new(format!("driver {version} is not wholly installed: `{file}` is nowhere"));
-        return Err(missing.hint(format!("install {packages}")).hint("or name its place: `--driver-root DIR`"));
+        let none = !found.iter().any(|library| library.name.ends_with(version.as_str()));
+        return Err(if none && !others.is_empty() {
+            skew(version, &others)
+        } else {
+            missing(version, &file, packages)
+        });
     }
     Ok(())
+}
+
+fn skew(version: &Version, others: &[String]) -> Error {
+    let others = others.join(" and ");
+    Error::new(format!("the loaded driver is {version}, and its user-space files are {others}"))
+        .hint("the driver was updated while its module was loaded: reboot, or have an administrator reload the module")
+        .hint("or the right ones are somewhere else: `--driver-root DIR`")
+}
+
+fn missing(version: &Version, file: &str, packages: &str) -> Error {
+    let packages = packages.replace("BRANCH", &version.major().to_string());
+    Error::new(format!("driver {version} is not wholly installed: `{file}` is nowhere"))
+        .hint(format!("install {packages}"))
+        .hint("or name its place: `--driver-root DIR`")
 }
 
 /// The versions in which a library is there.

@@ -26,28 +26,30 @@ pub struct Loading {
 /// Decides for libraries that lie in `directory`, and, if `compat`, for the image's own libcuda before them.
 pub fn decide(inputs: &Inputs, directory: &str, entries: Vec<Entry>, compat: bool) -> Loading {
     let image = inputs.image;
-    let mut generated = vec![Generated {
-        name: "ld.so.cache",
-        over: "/etc/ld.so.cache".into(),
-        content: cache(image, entries, compat),
-        why: "the loader finds the driver without LD_LIBRARY_PATH",
-    }];
-    generated.extend(image.musl.as_ref().map(|path| Generated {
+    let glibc = glibc(cache(image, entries, compat), "the loader finds the driver without LD_LIBRARY_PATH");
+    let only_musl = image.musl.is_some() && image.glibc.is_none();
+    let needs_glibc = only_musl.then(|| "the image has musl and no glibc, which NVIDIA's libraries need".to_owned());
+    let set = |store| format!("LD_LIBRARY_PATH: set, since loaders in {store} read no /etc/ld.so.cache");
+    Loading {
+        generated: [glibc].into_iter().chain(image.musl.as_ref().map(|path| musl(path, directory))).collect(),
+        env: image.store.map(|_| ("LD_LIBRARY_PATH", search_path(inputs.image_env, directory))),
+        decision: image.store.map(set),
+        warnings: image.broken_cache.map(str::to_owned).into_iter().chain(needs_glibc).collect(),
+    }
+}
+
+/// The list of libraries that glibc's loader reads.
+pub(crate) fn glibc(content: Vec<u8>, why: &'static str) -> Generated {
+    Generated { name: "ld.so.cache", over: "/etc/ld.so.cache".into(), content, why }
+}
+
+/// The list of directories that musl's loader reads: the image's own, then another.
+pub(crate) fn musl(path: &str, directory: &str) -> Generated {
+    Generated {
         name: "ld-musl.path",
         over: format!("/etc/ld-musl-{}.path", std::env::consts::ARCH),
         content: format!("{path}:{directory}\n").into(),
         why: "musl's loader has no cache",
-    }));
-    let only_musl = image.musl.is_some() && image.glibc.is_none();
-    let needs_glibc = only_musl.then(|| "the image has musl and no glibc, which NVIDIA's libraries need".to_owned());
-    let broken = image.broken_cache.map(str::to_owned);
-    Loading {
-        generated,
-        env: image.store.map(|_| ("LD_LIBRARY_PATH", search_path(inputs.image_env, directory))),
-        decision: image
-            .store
-            .map(|store| format!("LD_LIBRARY_PATH: set, since loaders in {store} read no /etc/ld.so.cache")),
-        warnings: broken.into_iter().chain(needs_glibc).collect(),
     }
 }
 

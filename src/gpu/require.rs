@@ -57,34 +57,34 @@ impl Offer {
 /// Checks all requirements of an image, for each of the GPUs. What depends on something that is not known (a GPU's brand or
 /// architecture) comes back as a warning.
 pub fn check(env: &[String], offer: &Offer, gpus: &[Gpu]) -> Result<Option<String>> {
-    let vars: Vec<_> = env.iter().filter_map(|entry| entry.split_once('=')).collect();
-    let var = |name: &str| vars.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| *value);
-    if var("NVIDIA_DISABLE_REQUIRE").is_some_and(|v| !matches!(v, "" | "0" | "false" | "False" | "f")) {
-        return Ok(None);
-    }
-    let named =
-        |(name, _): &&(&str, &str)| name.starts_with("NVIDIA_REQUIRE_") && !name.starts_with("NVIDIA_REQUIRE_JETPACK");
-    let mut wanted: Vec<(&str, String)> = vars.iter().filter(named).map(|(n, v)| (*n, (*v).to_owned())).collect();
-    if let (None, Some(version)) = (var("NVIDIA_REQUIRE_CUDA"), var("CUDA_VERSION").and_then(legacy)) {
-        wanted.push(("CUDA_VERSION", version));
-    }
     let mut warning = None;
-    for (name, text) in &wanted {
+    for (name, text) in &wanted(env) {
         for gpu in gpus {
             let met = alternatives(text, offer, gpu);
             match met.map_err(|e| Error::new(format!("read the image's {name}")).because(e))? {
                 Some(true) => {}
                 Some(false) => return Err(unmet(name, text, offer, gpu)),
-                None => {
-                    warning = Some(format!(
-                        "whether the image's `{name}={text}` holds was not checked: {}",
-                        unknown(text, offer, gpu)
-                    ));
-                }
+                None => warning = Some(unchecked(name, text, offer, gpu)),
             }
         }
     }
     Ok(warning)
+}
+
+/// What an image requires, and the variables that say it; nothing if one says that they do not count.
+fn wanted(env: &[String]) -> Vec<(&str, String)> {
+    let vars: Vec<_> = env.iter().filter_map(|entry| entry.split_once('=')).collect();
+    let var = |name: &str| vars.iter().rev().find(|(n, _)| *n == name).map(|(_, value)| *value);
+    if var("NVIDIA_DISABLE_REQUIRE").is_some_and(|v| !matches!(v, "" | "0" | "false" | "False" | "f")) {
+        return Vec::new();
+    }
+    let named =
+        |(name, _): &&(&str, &str)| name.starts_with("NVIDIA_REQUIRE_") && !name.starts_with("NVIDIA_REQUIRE_JETPACK");
+    let mut wanted: Vec<_> = vars.iter().filter(named).map(|(n, v)| (*n, (*v).to_owned())).collect();
+    if let (None, Some(version)) = (var("NVIDIA_REQUIRE_CUDA"), var("CUDA_VERSION").and_then(legacy)) {
+        wanted.push(("CUDA_VERSION", version));
+    }
+    wanted
 }
 
 /// What an image of before `NVIDIA_REQUIRE_CUDA` wants (image/cuda_image.go:101 of nvidia-container-toolkit).
@@ -94,14 +94,15 @@ fn legacy(version: &str) -> Option<String> {
 }
 
 /// What of the properties that a requirement names is not known.
-fn unknown(text: &str, offer: &Offer, gpu: &Gpu) -> String {
+fn unchecked(name: &str, text: &str, offer: &Offer, gpu: &Gpu) -> String {
     let all = [
         ("cuda", offer.cuda.is_none(), "the CUDA version of the driver"),
         ("brand", gpu.brand.is_none(), "the brand of the GPU"),
         ("arch", gpu.compute.is_none(), "the compute capability of the GPU"),
     ];
-    let named = all.iter().filter(|(property, unknown, _)| *unknown && text.contains(property));
-    format!("not known: {}", named.map(|(_, _, what)| *what).collect::<Vec<_>>().join(", "))
+    let unknown = all.iter().filter(|(property, unknown, _)| *unknown && text.contains(property));
+    let unknown = unknown.map(|(_, _, what)| *what).collect::<Vec<_>>().join(", ");
+    format!("whether the image's `{name}={text}` holds was not checked: not known: {unknown}")
 }
 
 fn unmet(name: &str, text: &str, offer: &Offer, gpu: &Gpu) -> Error {
@@ -122,59 +123,61 @@ fn unmet(name: &str, text: &str, offer: &Offer, gpu: &Gpu) -> Error {
 
 /// Whether one of the alternatives holds; `None` if that depends on what is not known.
 fn alternatives(text: &str, offer: &Offer, gpu: &Gpu) -> Result<Option<bool>> {
-    let all = text.split_whitespace().map(|clause| {
-        let terms =
-            clause.split(',').filter(|t| !t.is_empty()).map(|t| term(t, offer, gpu)).collect::<Result<Vec<_>>>()?;
-        Ok(if terms.contains(&Some(false)) {
-            Some(false)
-        } else if terms.contains(&None) {
-            None
-        } else {
-            Some(true)
-        })
-    });
-    let all = all.collect::<Result<Vec<_>>>()?;
-    Ok(if all.is_empty() || all.contains(&Some(true)) {
-        Some(true)
-    } else if all.contains(&None) {
-        None
-    } else {
-        Some(false)
+    let all = text.split_whitespace().map(|text| clause(text, offer, gpu)).collect::<Result<Vec<_>>>()?;
+    Ok(match all.is_empty() || all.contains(&Some(true)) {
+        true => Some(true),
+        false => (!all.contains(&None)).then_some(false),
+    })
+}
+
+/// Whether all terms of an alternative hold.
+fn clause(text: &str, offer: &Offer, gpu: &Gpu) -> Result<Option<bool>> {
+    let terms = text.split(',').filter(|text| !text.is_empty());
+    let all = terms.map(|text| term(text, offer, gpu)).collect::<Result<Vec<_>>>()?;
+    Ok(match all.contains(&Some(false)) {
+        true => Some(false),
+        false => (!all.contains(&None)).then_some(true),
     })
 }
 
 /// `property op value`
 fn term(text: &str, offer: &Offer, gpu: &Gpu) -> Result<Option<bool>> {
     let bad = || Error::new(format!("`{text}` is no requirement"));
-    let at = text.find(['<', '>', '=', '!']).ok_or_else(bad)?;
-    let (property, rest) = text.split_at(at);
-    let value = rest.trim_start_matches(['<', '>', '=', '!']);
-    let op = &rest[..rest.len() - value.len()];
-    let holds: fn(Ordering) -> bool = match op {
+    let (property, op, value) = divide(text).ok_or_else(bad)?;
+    let holds = operator(op).ok_or_else(bad)?;
+    let numbers = |has: Option<Vec<u32>>| {
+        let wanted: Option<Vec<_>> = value.split('.').map(|number| number.parse().ok()).collect();
+        let wanted = wanted.ok_or_else(bad)?;
+        Ok(has.map(|has| holds(compare(&has, &wanted))))
+    };
+    match property {
+        "driver" => numbers(Some(offer.driver.numbers())),
+        "cuda" => numbers(offer.cuda.map(|(major, minor)| vec![major, minor])),
+        "arch" => numbers(gpu.compute.as_ref().map(Version::numbers)),
+        "brand" if matches!(op, "=" | "!=") && !value.is_empty() => {
+            Ok(gpu.brand.as_ref().map(|brand| brand.eq_ignore_ascii_case(value) == (op == "=")))
+        }
+        _ => Err(bad()),
+    }
+}
+
+fn divide(text: &str) -> Option<(&str, &str, &str)> {
+    const OPERATORS: [char; 4] = ['<', '>', '=', '!'];
+    let (property, rest) = text.split_at(text.find(OPERATORS)?);
+    let value = rest.trim_start_matches(OPERATORS);
+    Some((property, &rest[..rest.len() - value.len()], value))
+}
+
+fn operator(op: &str) -> Option<fn(Ordering) -> bool> {
+    Some(match op {
         "=" => Ordering::is_eq,
         "!=" => Ordering::is_ne,
         "<" => Ordering::is_lt,
         "<=" => Ordering::is_le,
         ">" => Ordering::is_gt,
         ">=" => Ordering::is_ge,
-        _ => return Err(bad()),
-    };
-    let numbers = || value.split('.').map(str::parse).collect::<std::result::Result<Vec<u32>, _>>().map_err(|_| bad());
-    match property {
-        "driver" => Ok(Some(holds(compare(&offer.driver.numbers(), &numbers()?)))),
-        "cuda" => {
-            let wanted = numbers()?;
-            Ok(offer.cuda.map(|(major, minor)| holds(compare(&[major, minor], &wanted))))
-        }
-        "arch" => {
-            let wanted = numbers()?;
-            Ok(gpu.compute.as_ref().map(|arch| holds(compare(&arch.numbers(), &wanted))))
-        }
-        "brand" if matches!(op, "=" | "!=") && !value.is_empty() => {
-            Ok(gpu.brand.as_ref().map(|brand| brand.eq_ignore_ascii_case(value) == (op == "=")))
-        }
-        _ => Err(bad()),
-    }
+        _ => return None,
+    })
 }
 
 /// Numbers that are not written count as zero.

@@ -188,7 +188,7 @@ pub fn why_not(errno: i32) -> String {
     known.into()
 }
 
-/// A folder is no machine that anything could run on.
+/// By its path: all else is descriptors, and what was read.
 impl std::fmt::Debug for DriverRoot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("DriverRoot").field("system", &self.system_path).finish_non_exhaustive()

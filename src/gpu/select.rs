@@ -3,11 +3,8 @@
 //! In: the text of `--gpus`, else what the host's environment says. Out: [`Asked`], by which [`super::choose`] chooses. Pure.
 //! The image's environment has no part in it: CUDA images bake `NVIDIA_VISIBLE_DEVICES=all` in.
 
-use std::fmt;
-
 use super::classify::Capabilities;
-use super::inventory::address;
-use super::mig::Place;
+use super::id::{Id, id};
 use crate::error::{Error, Result};
 use crate::request::fields;
 
@@ -39,43 +36,6 @@ pub enum Gpus {
     Allotted(Vec<Id>),
 }
 
-/// A way to name a GPU, or one of its MIG instances.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Id {
-    /// As `nvidia-smi` counts.
-    Index(u32),
-    /// As the node is numbered.
-    Minor(u32),
-    /// `GPU-…`, or the start of it, in lower case.
-    Uuid(String),
-    /// PCI address.
-    Pci(String),
-    /// `0:1`: a GPU's index, and its MIG instance's.
-    Part(u32, u32),
-    /// `MIG-…`, or the start of it, in lower case.
-    PartUuid(String),
-    /// `MIG-GPU-…/GI/CI`, as drivers before 470 named an instance: its GPU's UUID in lower case, and its ids.
-    PartPlace(String, Place),
-}
-
-impl Id {
-    /// Whether it names a MIG instance.
-    pub fn is_mig(&self) -> bool {
-        matches!(self, Self::Part(..) | Self::PartUuid(_) | Self::PartPlace(..))
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Index(number) | Self::Minor(number) => write!(f, "{number}"),
-            Self::Uuid(text) | Self::Pci(text) | Self::PartUuid(text) => f.write_str(text),
-            Self::Part(gpu, part) => write!(f, "{gpu}:{part}"),
-            Self::PartPlace(gpu, place) => write!(f, "mig-{gpu}/{}/{}", place.gi, place.ci),
-        }
-    }
-}
-
 impl Gpus {
     /// Those that are named.
     pub fn ids(&self) -> &[Id] {
@@ -91,22 +51,21 @@ pub fn asked<'a>(option: Option<&str>, var: impl Fn(&str) -> Option<&'a str>) ->
     if let Some(text) = option {
         return parse(text);
     }
-    for name in ["SLURM_STEP_GPUS", "SLURM_JOB_GPUS"] {
-        if let Some(list) = var(name) {
-            let ids = list.split(',').map(|id| Some(Id::Minor(id.trim().parse().ok()?))).collect::<Option<_>>();
-            let gpus = ids.map_or(Gpus::Auto, Gpus::Allotted);
-            return Ok(Asked {
-                gpus,
-                capabilities: None,
-                why: if name == "SLURM_STEP_GPUS" { "$SLURM_STEP_GPUS" } else { "$SLURM_JOB_GPUS" },
-            });
-        }
+    let slurm = [("SLURM_STEP_GPUS", "$SLURM_STEP_GPUS"), ("SLURM_JOB_GPUS", "$SLURM_JOB_GPUS")];
+    if let Some((list, why)) = slurm.into_iter().find_map(|(name, why)| Some((var(name)?, why))) {
+        return Ok(Asked { gpus: of_slurm(list), capabilities: None, why });
     }
     let (gpus, why) = match var("NVIDIA_VISIBLE_DEVICES") {
         None => (Gpus::None, "--gpus was not given"),
         Some(list) => (visible_devices(list)?, "the host's $NVIDIA_VISIBLE_DEVICES"),
     };
     Ok(Asked { gpus, capabilities: None, why })
+}
+
+/// Slurm counts as nodes are numbered. A list that is no such one says at least that there are GPUs.
+fn of_slurm(list: &str) -> Gpus {
+    let ids = list.split(',').map(|id| Some(Id::Minor(id.trim().parse().ok()?))).collect::<Option<_>>();
+    ids.map_or(Gpus::Auto, Gpus::Allotted)
 }
 
 /// nvidia-container-toolkit, image/devices.go:37: `void` anywhere means nothing.
@@ -120,117 +79,112 @@ pub(super) fn visible_devices(list: &str) -> Result<Gpus> {
     }
 }
 
-/// Docker's grammar (docker/cli, opts/gpus.go): CSV of `key=value`, or a bare count or `all`. A bare word after `device=`
-/// or `capabilities=` goes on with that list: Docker wants it quoted, but it can mean nothing else.
+/// Docker's grammar (docker/cli, opts/gpus.go), and `none` and `auto`.
 pub fn parse(text: &str) -> Result<Asked> {
-    let bad = |why: String| {
-        Error::new(format!("`--gpus {text}`: {why}"))
-            .hint("write all, none, auto, a count, device=0,1, device=GPU-… or device=MIG-…; `gpurun gpus` lists what is there")
-    };
-    let mut asked = Asked { gpus: Gpus::Count(1), capabilities: None, why: "--gpus" };
+    let asked = |gpus, capabilities| Asked { gpus, capabilities, why: "--gpus" };
     match text {
-        "none" => return Ok(Asked { gpus: Gpus::None, ..asked }),
-        "auto" => return Ok(Asked { gpus: Gpus::Auto, ..asked }),
-        _ => {}
+        "none" => Ok(asked(Gpus::None, None)),
+        "auto" => Ok(asked(Gpus::Auto, None)),
+        _ => {
+            let spec = Spec::read(text)?;
+            Ok(asked(spec.gpus()?, spec.capabilities()?))
+        }
     }
-    let (mut count, mut devices, mut capabilities) = (None, None, None::<Vec<String>>);
-    let mut list = "";
-    for field in fields(text.as_bytes()) {
-        let field = String::from_utf8_lossy(&field).into_owned();
-        let (key, value) = match field.split_once('=') {
-            Some((key, value)) => (key, value),
-            None if list == "device" && id(&field).is_ok() => {
-                devices.get_or_insert_with(Vec::new).push(field);
-                continue;
+}
+
+/// CSV of `key=value`, or a bare count or `all`.
+#[derive(Default)]
+struct Spec<'a> {
+    text: &'a str,
+    count: Option<Gpus>,
+    devices: Option<Vec<String>>,
+    capabilities: Option<Vec<String>>,
+    /// The key whose list the field before belongs to.
+    list: &'static str,
+}
+
+impl<'a> Spec<'a> {
+    fn read(text: &'a str) -> Result<Self> {
+        let mut spec = Self { text, ..Self::default() };
+        for field in fields(text.as_bytes()) {
+            let field = String::from_utf8_lossy(&field).into_owned();
+            match field.split_once('=') {
+                Some((key, value)) => spec.set(key, value)?,
+                None => spec.go_on(field)?,
             }
-            None if list == "capabilities" && (Capabilities::is_name(&field) || is_gpu_word(&field)) => {
-                capabilities.get_or_insert_with(Vec::new).push(field);
-                continue;
-            }
-            None => ("count", field.as_str()),
+        }
+        Ok(spec)
+    }
+
+    /// A bare word after `device=` or `capabilities=` goes on with that list: Docker wants it quoted, but it can mean
+    /// nothing else.
+    fn go_on(&mut self, word: String) -> Result<()> {
+        let list = match self.list {
+            "device" if id(&word).is_ok() => &mut self.devices,
+            "capabilities" if Capabilities::is_name(&word) || is_gpu_word(&word) => &mut self.capabilities,
+            _ => return self.set("count", &word),
         };
-        let words = || value.split(',').map(|word| word.trim().to_owned()).collect::<Vec<_>>();
+        list.get_or_insert_default().push(word);
+        Ok(())
+    }
+
+    fn set(&mut self, key: &str, value: &str) -> Result<()> {
+        let words = || value.split(',').map(|word| word.trim().to_owned()).collect();
         let repeated = match key {
-            "count" => {
-                count.replace(parse_count(value).ok_or_else(|| bad(format!("`{value}` is no count")))?).is_some()
-            }
-            "device" => devices.replace(words()).is_some(),
-            "capabilities" => capabilities.replace(words()).is_some(),
+            "count" => self.count.replace(self.parse_count(value)?).is_some(),
+            "device" => self.devices.replace(words()).is_some(),
+            "capabilities" => self.capabilities.replace(words()).is_some(),
             "driver" if matches!(value, "" | "nvidia") => false,
-            "driver" => return Err(bad(format!("there is no driver `{value}`, only nvidia"))),
+            "driver" => return Err(self.bad(&format!("there is no driver `{value}`, only nvidia"))),
             "options" if value.is_empty() => false,
-            "options" => return Err(bad("no options are known to be passed on".into())),
-            _ => return Err(bad(format!("the key `{key}` is not known"))),
+            "options" => return Err(self.bad("no options are known to be passed on")),
+            _ => return Err(self.bad(&format!("the key `{key}` is not known"))),
         };
         if repeated {
-            return Err(bad(format!("`{key}` is given twice")));
+            return Err(self.bad(&format!("`{key}` is given twice")));
         }
-        list = ["device", "capabilities"].into_iter().find(|k| *k == key).unwrap_or_default();
+        self.list = ["device", "capabilities"].into_iter().find(|k| *k == key).unwrap_or_default();
+        Ok(())
     }
-    asked.gpus = match (count, devices) {
-        (Some(_), Some(_)) => return Err(bad("it names both a count and devices".into())),
-        (None, None) => Gpus::Count(1),
-        (Some(gpus), None) => gpus,
-        (None, Some(names)) if names == ["all"] => Gpus::All,
-        (None, Some(names)) if names == ["none"] => Gpus::None,
-        (None, Some(names)) => {
-            let ids = names.iter().map(|name| id(name)).collect::<Result<_>>();
-            Gpus::Devices(ids.map_err(|e| bad("it does not name devices".into()).because(e))?)
+
+    fn parse_count(&self, text: &str) -> Result<Gpus> {
+        match (text, text.parse()) {
+            ("all" | "-1", _) => Ok(Gpus::All),
+            (_, Ok(0)) => Ok(Gpus::None),
+            (_, Ok(count)) => Ok(Gpus::Count(count)),
+            (_, Err(_)) => Err(self.bad(&format!("`{text}` is no count"))),
         }
-    };
-    let named = capabilities.unwrap_or_default().into_iter().filter(|word| !is_gpu_word(word)).collect::<Vec<_>>();
-    asked.capabilities = (!named.is_empty()).then(|| Capabilities::parse(&named.join(","), "--gpus")).transpose()?;
-    Ok(asked)
+    }
+
+    fn gpus(&self) -> Result<Gpus> {
+        match (&self.count, self.devices.as_deref()) {
+            (Some(_), Some(_)) => Err(self.bad("it names both a count and devices")),
+            (None, None) => Ok(Gpus::Count(1)),
+            (Some(count), None) => Ok(count.clone()),
+            (None, Some([name])) if name == "all" => Ok(Gpus::All),
+            (None, Some([name])) if name == "none" => Ok(Gpus::None),
+            (None, Some(names)) => {
+                let ids = names.iter().map(|name| id(name)).collect::<Result<_>>();
+                Ok(Gpus::Devices(ids.map_err(|e| self.bad("it does not name devices").because(e))?))
+            }
+        }
+    }
+
+    fn capabilities(&self) -> Result<Option<Capabilities>> {
+        let words = self.capabilities.iter().flatten().map(String::as_str);
+        let named: Vec<_> = words.filter(|word| !is_gpu_word(word)).collect();
+        (!named.is_empty()).then(|| Capabilities::parse(&named.join(","), "--gpus")).transpose()
+    }
+
+    fn bad(&self, why: &str) -> Error {
+        Error::new(format!("`--gpus {}`: {why}", self.text))
+            .hint("write all, none, auto, a count, device=0,1, device=GPU-… or device=MIG-…; `gpurun gpus` lists what is there")
+    }
 }
 
 /// What Docker itself selects a driver by.
 fn is_gpu_word(word: &str) -> bool {
     matches!(word, "gpu" | "nvidia" | "")
-}
-
-fn parse_count(text: &str) -> Option<Gpus> {
-    match text {
-        "all" | "-1" => Some(Gpus::All),
-        number => number.parse().ok().map(|count| if count == 0 { Gpus::None } else { Gpus::Count(count) }),
-    }
-}
-
-/// One GPU or MIG instance, by any of its names.
-pub fn id(text: &str) -> Result<Id> {
-    let lower = text.to_ascii_lowercase();
-    if let Some(part) = part(text, &lower) {
-        return Ok(part);
-    }
-    if let Ok(index) = text.parse() {
-        return Ok(Id::Index(index));
-    }
-    if lower.starts_with("gpu-") && is_uuid(&lower[4..]) {
-        return Ok(Id::Uuid(lower));
-    }
-    match address(text) {
-        Some(_) => Ok(Id::Pci(lower)),
-        None => Err(Error::new(format!("`{text}` is no index, UUID, PCI address or MIG instance"))),
-    }
-}
-
-/// A MIG instance's names: `0:1`, `MIG-UUID`, `MIG-GPU-UUID/GI/CI`.
-fn part(text: &str, lower: &str) -> Option<Id> {
-    if let Some((gpu, part)) = text.split_once(':') {
-        return Some(Id::Part(gpu.parse().ok()?, part.parse().ok()?));
-    }
-    let name = lower.strip_prefix("mig-")?;
-    match name.split('/').collect::<Vec<_>>()[..] {
-        [uuid] if is_uuid(uuid) => Some(Id::PartUuid(lower.to_owned())),
-        [gpu, gi, ci] if gpu.strip_prefix("gpu-").is_some_and(is_uuid) => {
-            Some(Id::PartPlace(gpu.to_owned(), Place { gi: gi.parse().ok()?, ci: ci.parse().ok()? }))
-        }
-        _ => None,
-    }
-}
-
-/// The digits of a UUID, or of its start.
-fn is_uuid(text: &str) -> bool {
-    text.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-')
 }
 
 #[cfg(test)]
@@ -245,25 +199,6 @@ mod tests {
         assert_eq!(caps("all,capabilities=utility,video").as_deref(), Some("utility,video"));
         assert_eq!(caps("all,capabilities=gpu"), None);
         assert!(parse("all,capabilities=telepathy").is_err());
-    }
-
-    #[test]
-    fn a_gpu_and_a_mig_instance_have_several_names() {
-        for (text, want) in [
-            ("7", Some(Id::Index(7))),
-            ("GPU-5C0A", Some(Id::Uuid("gpu-5c0a".into()))),
-            ("0000:0F:00.0", Some(Id::Pci("0000:0f:00.0".into()))),
-            ("0:1", Some(Id::Part(0, 1))),
-            ("MIG-5C0A-", Some(Id::PartUuid("mig-5c0a-".into()))),
-            ("MIG-GPU-5C0A/7/0", Some(Id::PartPlace("gpu-5c0a".into(), Place { gi: 7, ci: 0 }))),
-            ("MIG-GPU-5C0A/7", None),
-            ("MIG-GPU-5C0A/7/0/0", None),
-            ("MIG-5C0A/7/0", None),
-            ("MIG", None),
-            ("x", None),
-        ] {
-            assert_eq!(id(text).ok(), want, "{text}");
-        }
     }
 
     #[test]

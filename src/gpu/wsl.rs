@@ -75,10 +75,9 @@ fn binds(root: &DriverRoot) -> Vec<Bind> {
     stores.sort();
     let mut dirs = stores.iter().map(PathBuf::as_path).chain([Path::new(LIBRARIES)]);
     let smi = dirs.find_map(|dir| root.real(&dir.join("nvidia-smi")));
-    let bind = |real: PathBuf, target: PathBuf, why| Bind { source: real, target, socket: false, why };
-    let lib = root.real(Path::new(LIBRARIES)).map(|real| bind(real, LIBRARIES.into(), "the driver's libraries"));
-    let stores = stores.iter().filter_map(|dir| Some(bind(root.real(dir)?, dir.clone(), "Windows' own driver")));
-    let smi = smi.map(|real| bind(real, "/usr/bin/nvidia-smi".into(), "a program of the driver"));
+    let lib = root.real(Path::new(LIBRARIES)).map(|real| Bind::read(&real, LIBRARIES.into(), "the driver's libraries"));
+    let stores = stores.iter().filter_map(|dir| Some(Bind::read(&root.real(dir)?, dir.clone(), "Windows' own driver")));
+    let smi = smi.map(|real| Bind::read(&real, "/usr/bin/nvidia-smi".into(), "a program of the driver"));
     lib.into_iter().chain(stores).chain(smi).collect()
 }
 

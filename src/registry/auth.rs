@@ -1,27 +1,23 @@
-//! What a registry demands before it answers, and what satisfies it: a token, or the caller's name and password.
+//! What satisfies a registry that demands something before it answers: a token, or the caller's name and password.
 //!
-//! In: `WWW-Authenticate` headers, and the caller's [`Credential`] if there is one. Out: the value of an `Authorization`
-//! header, kept for the session. A token server gives tokens to anyone for what is public (distribution,
-//! `docs/content/spec/auth/token.md`), to who has a password for the rest, and to who has an identity token by OAuth2
-//! (`docs/content/spec/auth/oauth.md`). As with Docker, it is the registry that says where the token server is, and its
+//! In: a [`Demand`], and the caller's [`Credential`] if there is one. Out: the value of an `Authorization` header, kept for
+//! the session. A token server gives tokens to anyone for what is public, to who has a password for the rest, and to who
+//! has an identity token by OAuth2. As with Docker, it is the registry that says where the token server is, and its
 //! credentials are sent there; but never over a connection that is not protected.
 
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Deserialize;
-use ureq::Body;
-use ureq::http::{Response, Uri};
+use ureq::http::Uri;
 
+use super::challenge::{Challenge, Demand};
 use super::credentials::{self, Credential, Keyring, Secret};
-use super::http::{Get, Http, read, refusal};
+use super::http::{Get, Http};
 use super::origin::{is_https, is_loopback, shown};
 use super::retry::Failure;
 use super::status::Asker;
-use crate::error::{Context, Error, Hint, Result};
-
-/// The largest answer of a token server that is read; tokens have a few kB.
-const MAX_TOKEN: u64 = 1 << 20;
+use super::token::{refresh, take_token, token_request, with_query};
+use crate::error::{Error, Hint, Result};
 
 /// What one session is trusted with.
 pub(super) struct Auth {
@@ -156,224 +152,12 @@ impl Caller {
     }
 }
 
-/// A registry's 401.
-pub(super) struct Demand {
-    pub(super) challenges: Vec<Challenge>,
-    /// Where it came from.
-    pub(super) registry: Uri,
-    /// What a token must allow, where the challenge does not say; nothing, to log in.
-    pub(super) repository: Option<String>,
-}
-
-impl Demand {
-    fn challenge(&self, scheme: &str) -> Option<&Challenge> {
-        self.challenges.iter().find(|c| c.scheme.eq_ignore_ascii_case(scheme))
-    }
-
-    /// What is asked of a token server, in a message.
-    fn what(&self) -> String {
-        self.repository.as_ref().map_or_else(|| "a token".into(), |r| format!("a token for `{r}`"))
-    }
-}
-
-/// One way to authenticate (RFC 9110, 11.6.1).
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Challenge {
-    scheme: String,
-    parameters: Vec<(String, String)>,
-}
-
-impl Challenge {
-    fn parameter(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
-    }
-
-    /// Parses a `WWW-Authenticate` header, which may hold several challenges: a word that no `=` follows begins one.
-    pub(super) fn parse(header: &str) -> Vec<Self> {
-        let mut challenges: Vec<Self> = Vec::new();
-        let mut rest = header;
-        loop {
-            rest = rest.trim_start_matches([' ', '\t', ',']);
-            let (word, after) = split_word(rest);
-            if word.is_empty() {
-                let mut chars = rest.chars();
-                match chars.next() {
-                    None => return challenges,
-                    Some(_) => rest = chars.as_str(), // no rule covers it: pass over it
-                }
-            } else if let Some(value) = after.trim_start().strip_prefix('=') {
-                let (value, after) = split_value(value.trim_start());
-                if let Some(challenge) = challenges.last_mut() {
-                    challenge.parameters.push((word.into(), value));
-                }
-                rest = after;
-            } else {
-                challenges.push(Self { scheme: word.into(), parameters: Vec::new() });
-                rest = after;
-            }
-        }
-    }
-}
-
-fn split_word(text: &str) -> (&str, &str) {
-    let end = |c: char| !c.is_ascii_alphanumeric() && !"!#$%&'*+-.^_`|~/:".contains(c);
-    text.split_at(text.find(end).unwrap_or(text.len()))
-}
-
-/// A word, or a quoted string with its escapes undone.
-fn split_value(text: &str) -> (String, &str) {
-    let Some(quoted) = text.strip_prefix('"') else {
-        let (word, rest) = split_word(text);
-        return (word.into(), rest);
-    };
-    let (mut value, mut chars) = (String::new(), quoted.chars());
-    while let Some(c) = chars.next() {
-        match c {
-            '"' => break,
-            '\\' => value.extend(chars.next()),
-            other => value.push(other),
-        }
-    }
-    (value, chars.as_str())
-}
-
-/// The token server's URL, and what is asked of it. A registry on HTTPS cannot send us to a token server without it.
-fn token_request(bearer: &Challenge, demand: &Demand) -> Result<(Uri, Vec<(String, String)>)> {
-    let realm = bearer.parameter("realm").context(|| "the registry names no token server (no realm)")?;
-    let what = || format!("ask the token server `{}`", realm.escape_debug());
-    let default = demand.repository.as_ref().map(|r| format!("repository:{r}:pull")).unwrap_or_default();
-    let scopes = bearer.parameter("scope").filter(|s| !s.trim().is_empty()).unwrap_or(&default);
-    let service = bearer.parameter("service").map(|s| ("service".into(), s.into()));
-    let query = service.into_iter().chain(scopes.split_whitespace().map(|s| ("scope".into(), s.into())));
-    let url: Uri = realm.parse().context(what)?;
-    match is_https(&demand.registry) && !is_https(&url) {
-        true => Err(Error::new("it is on plain HTTP, and the registry on HTTPS")).context(what),
-        false => Ok((url, query.collect())),
-    }
-}
-
-fn with_query(url: &Uri, query: &[(String, String)]) -> Result<Uri> {
-    let separator = match (query.is_empty(), url.query()) {
-        (true, _) => "",
-        (false, None) => "?",
-        (false, Some(_)) => "&",
-    };
-    format!("{url}{separator}{}", form(query)).parse().context(|| format!("make a query to {}", shown(url)))
-}
-
-/// The body that asks for a token by an identity token: of several scopes it makes one parameter (oauth.md).
-fn refresh(query: &[(String, String)], token: &str) -> String {
-    let of =
-        |name: &str| query.iter().filter(|(key, _)| key == name).map(|(_, v)| v.as_str()).collect::<Vec<_>>().join(" ");
-    let fields = [
-        ("grant_type", "refresh_token".into()),
-        ("client_id", "gpurun".into()),
-        ("service", of("service")),
-        ("scope", of("scope")),
-        ("refresh_token", token.into()),
-    ];
-    form(&fields.map(|(key, value)| (key.into(), value)))
-}
-
-fn form(fields: &[(String, String)]) -> String {
-    fields.iter().map(|(key, value)| format!("{key}={}", encode(value))).collect::<Vec<_>>().join("&")
-}
-
-fn encode(text: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    text.bytes().map(|b| if plain(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
-}
-
-fn take_token(response: &mut Response<Body>, host: &str, subject: &str, asker: &Asker) -> Result<String, Failure> {
-    if response.status().as_u16() != 200 {
-        return Err(refusal(response, host, subject, asker));
-    }
-    let bytes = read(response, MAX_TOKEN)?;
-    parse_token(&bytes).context(|| format!("read the token that {host} gave")).map_err(Failure::from)
-}
-
-fn parse_token(bytes: &[u8]) -> Result<String> {
-    /// Docker's name for it, and OAuth's.
-    #[derive(Deserialize)]
-    struct Answer {
-        token: Option<String>,
-        access_token: Option<String>,
-    }
-    let answer: Answer = credentials::json(bytes).context(|| "parse it")?;
-    let token = answer.token.filter(|t| !t.is_empty()).or(answer.access_token).unwrap_or_default();
-    match token.is_empty() || token.bytes().any(|b| !b.is_ascii_graphic()) {
-        true => Err(Error::new("there is no token in it")),
-        false => Ok(token),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
 
     use super::*;
-
-    /// `scheme key=value key=value; scheme ...`
-    fn parsed(header: &str) -> String {
-        let one = |c: &Challenge| {
-            c.parameters.iter().fold(c.scheme.clone(), |text, (key, value)| format!("{text} {key}={value}"))
-        };
-        Challenge::parse(header).iter().map(one).collect::<Vec<_>>().join("; ")
-    }
-
-    #[test]
-    fn challenges_of_every_spelling() {
-        for (header, want) in [
-            (
-                r#"Bearer realm="https://a/t",service="s",scope="a,b c""#,
-                "Bearer realm=https://a/t service=s scope=a,b c",
-            ),
-            (r#"Basic realm="x", Bearer realm="y" , service=z"#, "Basic realm=x; Bearer realm=y service=z"),
-            (r#"bearer REALM = "a\"b\\c""#, r#"bearer REALM=a"b\c"#),
-            ("Bearer realm=https://a/t,service=s", "Bearer realm=https://a/t service=s"),
-            ("Negotiate", "Negotiate"),
-            ("Negotiate, Basic realm=x", "Negotiate; Basic realm=x"),
-            (r#"Bearer realm="never closed"#, "Bearer realm=never closed"),
-            ("realm=x", ""),
-            ("", ""),
-            ("== ,,é=\"", ""),
-        ] {
-            assert_eq!(parsed(header), want, "{header}");
-        }
-    }
-
-    fn demand(registry: &str) -> Demand {
-        Demand { challenges: Vec::new(), registry: registry.parse().unwrap(), repository: Some("a/b".into()) }
-    }
-
-    fn url(header: &str, registry: &str) -> Result<String> {
-        let (url, query) = token_request(&Challenge::parse(header)[0], &demand(registry))?;
-        with_query(&url, &query).map(|u| u.to_string())
-    }
-
-    #[test]
-    fn token_urls_ask_for_the_scope_and_stay_protected() {
-        let header = r#"Bearer realm="https://a/t",service="s x",scope="repository:a/b:pull registry:c:*""#;
-        let want = "https://a/t?service=s%20x&scope=repository%3Aa%2Fb%3Apull&scope=registry%3Ac%3A%2A";
-        assert_eq!(url(header, "https://r").unwrap(), want);
-        let ours = "https://a/t?k&scope=repository%3Aa%2Fb%3Apull";
-        assert_eq!(url(r#"Bearer realm="https://a/t?k""#, "https://r").unwrap(), ours);
-        assert!(url(r#"Bearer realm="http://a/t""#, "https://r").is_err(), "downgrade");
-        assert!(url(r#"Bearer realm="http://a/t""#, "http://r").is_ok());
-        assert!(url("Bearer service=x", "https://r").is_err());
-    }
-
-    #[test]
-    fn an_identity_token_is_exchanged_for_one_scope_parameter() {
-        let header = r#"Bearer realm="https://a/t",service="s",scope="repository:a/b:pull repository:c:pull""#;
-        let (_, query) = token_request(&Challenge::parse(header)[0], &demand("https://r")).unwrap();
-        assert_eq!(
-            refresh(&query, "t/+="),
-            "grant_type=refresh_token&client_id=gpurun&service=s\
-             &scope=repository%3Aa%2Fb%3Apull%20repository%3Ac%3Apull&refresh_token=t%2F%2B%3D"
-        );
-    }
 
     #[test]
     fn secrets_go_only_where_nobody_listens() {
@@ -393,19 +177,5 @@ mod tests {
         let auth = Auth::new(Caller::Given(token.clone()), false);
         assert!(auth.basic(&token, &"https://h".parse().unwrap()).is_err());
         assert!(!format!("{auth:?}").contains("hush"));
-    }
-
-    #[test]
-    fn tokens_have_two_names_and_no_line_ends() {
-        for (body, want) in [
-            (r#"{"token":"t"}"#, Some("t")),
-            (r#"{"access_token":"u"}"#, Some("u")),
-            (r#"{"token":"","access_token":"u"}"#, Some("u")),
-            (r#"{"token":"a\r\nX: y"}"#, None),
-            ("{}", None),
-            ("x", None),
-        ] {
-            assert_eq!(parse_token(body.as_bytes()).ok().as_deref(), want, "{body}");
-        }
     }
 }

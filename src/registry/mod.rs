@@ -27,6 +27,7 @@ use session::{Document, Session};
 mod auth;
 mod blob;
 mod certs;
+mod challenge;
 pub mod credentials;
 #[cfg(test)]
 #[path = "../../tests/fuzz/registry.rs"]
@@ -40,6 +41,7 @@ mod retry;
 mod session;
 mod settings;
 mod status;
+mod token;
 
 pub use mirrors::RegistriesConf;
 pub(crate) use mirrors::check_own;

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use ureq::Body;
 use ureq::http::{Response, Uri, header};
 
-use super::auth::{Auth, Caller, Challenge, Demand};
+use super::auth::{Auth, Caller};
 use super::certs::Trust;
+use super::challenge::{Challenge, Demand};
 use super::credentials::Credential;
 use super::http::{Get, Http, read, refusal, text};
 use super::mirrors::Place;

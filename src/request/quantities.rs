@@ -1,4 +1,4 @@
-//! Sizes, durations and limits, as Docker spells them. Pure.
+//! Sizes, durations and limits, as Docker spells them. In: text. Out: numbers. Pure.
 
 use crate::error::{Error, Result};
 

@@ -78,12 +78,7 @@ impl Profile {
 
     /// The filter on a machine with this kernel.
     pub(super) fn resolve(self, kernel: (u32, u32)) -> Result<LinuxSeccomp> {
-        if !self.architectures.is_empty() && !self.arch_map.is_empty() {
-            return Err(Error::new("it has both `architectures` and `archMap`"));
-        }
-        if self.listener_path.is_some() {
-            return Err(Error::new("`listenerPath` cannot be had: gpurun has no agent that answers system calls"));
-        }
+        self.check()?;
         let mapped = self.arch_map.into_iter().find(|a| a.architecture == ARCHITECTURE.1);
         let mapped = mapped.map(|a| [vec![a.architecture], a.sub_architectures].concat());
         let mut calls = Vec::new();
@@ -100,6 +95,16 @@ impl Profile {
         let mut filter = filter.build().context(|| "describe the filter")?;
         filter.set_default_errno_ret(self.default_errno_ret);
         Ok(filter)
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.architectures.is_empty() && !self.arch_map.is_empty() {
+            return Err(Error::new("it has both `architectures` and `archMap`"));
+        }
+        if self.listener_path.is_some() {
+            return Err(Error::new("`listenerPath` cannot be had: gpurun has no agent that answers system calls"));
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use super::auth::Challenge;
+use super::challenge::Challenge;
 use super::credentials::Keyring;
 use super::retry::retry_after;
 use super::{RegistriesConf, mirrors};

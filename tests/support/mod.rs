@@ -77,6 +77,22 @@ impl Case {
         command
     }
 
+    /// A shell script on the host, in namespaces of its own in which it may mount; `None` where there are none to be had.
+    pub(crate) fn mounter(&self, script: &str) -> Option<Command> {
+        let unshare = || {
+            let mut command = Command::new("unshare");
+            command.args(["--map-root-user", "--user", "--mount"]);
+            command
+        };
+        let works = unshare().arg("true").status().is_ok_and(|s| s.success());
+        can(works, "unshare with user namespaces").then(|| {
+            let mut command = unshare();
+            self.surround(&mut command);
+            command.args(["sh", "-c", script, "sh"]);
+            command
+        })
+    }
+
     /// Runs a shell script in the image.
     pub(crate) fn sh(&self, options: &[&str], script: &str) -> Finished {
         self.gpurun(options, &["sh", "-c", script]).finish()

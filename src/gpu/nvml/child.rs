@@ -34,17 +34,7 @@ pub fn ask(program: &Path, library: &Path, limit: Duration) -> Result<Answers> {
 }
 
 fn said(program: &Path, library: &Path, limit: Duration) -> Result<Answers> {
-    let mut child = Command::new(program)
-        .arg0("gpurun")
-        .arg(VERB)
-        .arg(library)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context(|| format!("execute `{}`", program.display()))?;
+    let mut child = start(program, library)?;
     match answer(&mut child, Instant::now() + limit)? {
         Answer::Whole(text) => {
             let status = child.wait().context(|| "wait for the process that asks")?;
@@ -60,6 +50,20 @@ fn said(program: &Path, library: &Path, limit: Duration) -> Result<Answers> {
             Err(Error::new(format!("its answer is larger than {MAX_ANSWER} bytes")))
         }
     }
+}
+
+fn start(program: &Path, library: &Path) -> Result<Child> {
+    Command::new(program)
+        .arg0("gpurun")
+        .arg(VERB)
+        .arg(library)
+        .env_clear()
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .context(|| format!("execute `{}`", program.display()))
 }
 
 /// What came through the pipe.

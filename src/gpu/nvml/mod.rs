@@ -1,9 +1,9 @@
 //! What only NVML knows of the GPUs: MIG instances, brands, compute capabilities, the CUDA version; everything, where the
 //! machine has no `/proc/driver/nvidia`.
 //!
-//! [`load`] runs in a process of its own, which [`child`] starts and gives up on: NVML attaches every GPU, which takes
-//! seconds where nothing keeps them attached, starts threads, and may hang or crash. What it said is worth keeping as long as
-//! [`state`] gives the same text. [`learn`] adds it to the inventory.
+//! In: the machine. Out: [`Answers`]. [`load`] runs in a process of its own, which [`child`] starts and gives up on: NVML
+//! attaches every GPU, which takes seconds where nothing keeps them attached, starts threads, and may hang or crash. What it
+//! said is worth keeping as long as [`state`] gives the same text. [`learn`] adds it to the inventory.
 
 pub mod child;
 pub mod learn;

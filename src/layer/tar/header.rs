@@ -1,4 +1,4 @@
-//! One header block: ustar's fields, GNU's among them, with their numbers. Pure.
+//! One header block: ustar's fields, GNU's among them, with their numbers. In: 512 bytes. Out: [`Header`]. Pure.
 
 #![allow(clippy::cast_possible_truncation)] // a mode's upper bits mean nothing
 
@@ -78,16 +78,19 @@ impl Header {
         })
     }
 }
+
+/// A text field ends at its first NUL, or fills the field.
 pub(super) fn until_nul(bytes: &[u8]) -> &[u8] {
     bytes.split(|&b| b == 0).next().unwrap_or_default()
 }
+
 /// A field that cannot be negative.
 pub(super) fn parse_number(field: &[u8]) -> Result<u64> {
     parse_signed(field)?.try_into().context(|| "a negative number in a header")
 }
 
 /// Octal text, or base 256 if the first bit is set (GNU).
-pub(super) fn parse_signed(field: &[u8]) -> Result<i64> {
+fn parse_signed(field: &[u8]) -> Result<i64> {
     let bad = || "a malformed number in a header";
     if field[0] & 0x80 != 0 {
         let negative = field[0] & 0x40 != 0;
@@ -98,4 +101,23 @@ pub(super) fn parse_signed(field: &[u8]) -> Result<i64> {
     let text = until_nul(field).trim_ascii();
     let digit = |n: i64, b: &u8| n.checked_mul(8)?.checked_add((b'0'..=b'7').contains(b).then(|| (b - b'0').into())?);
     text.iter().try_fold(0, digit).context(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{header, only, padded};
+    use super::*;
+
+    #[test]
+    fn large_and_negative_numbers_in_base_256() {
+        let tar = header(b"a", b'5', 0, |b| {
+            b[136..148].fill(0xff);
+            b[124..136].copy_from_slice(&[0xff; 12]); // no matter, for a directory
+        });
+        assert_eq!(only(&tar).0.mtime.seconds, -1);
+        let sized = header(b"a", b'0', 0, |b| b[124..136].copy_from_slice(&[0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]));
+        assert_eq!(only(&[sized, padded(b"abc")].concat()).1, b"abc");
+        assert_eq!(parse_signed(&[0x80, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0]).unwrap(), 1 << 24);
+        assert!(parse_number(&[0xff; 12]).is_err() && parse_signed(&[0xbf; 12]).is_err());
+    }
 }

@@ -1,4 +1,5 @@
-//! The records of PAX headers (POSIX.1-2017, pax, "pax Extended Header"). Pure.
+//! The records of PAX headers (POSIX.1-2017, pax, "pax Extended Header"). In: their data. Out: [`Records`], and those
+//! [`InForce`] for one entry. Pure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -93,6 +94,8 @@ fn record(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let sound = !key.is_empty() && (!is_name || !value.contains(&0));
     sound.then_some((key, value, &bytes[length..]))
 }
+
+/// Digits only, and no more than a `u64` holds.
 pub(super) fn parse_decimal(text: &[u8]) -> Result<u64> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let value = digits.then(|| std::str::from_utf8(text).ok()?.parse().ok()).flatten();
@@ -115,4 +118,42 @@ pub(super) fn parse_time(text: &[u8]) -> Result<Time> {
         (true, 0) => Time { seconds: -seconds, nanos: 0 },
         (true, nanos) => Time { seconds: -seconds - 1, nanos: 1_000_000_000 - nanos },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample::{file, header, only, padded, pax, read};
+    use super::*;
+
+    #[test]
+    fn pax_records_win_over_headers_and_global_ones_last() {
+        let records: &[(&str, &[u8])] =
+            &[("size", b"3"), ("mtime", b"-1.5"), ("SCHILY.xattr.user.x", b"a\n=b"), ("linkpath", b"to")];
+        let tar = [pax(b'x', records), header(b"a", b'0', 9999, |_| {}), padded(b"abc")].concat();
+        let (entry, content) = only(&tar);
+        assert_eq!((content.as_slice(), entry.mtime), (&b"abc"[..], Time { seconds: -2, nanos: 500_000_000 }));
+        assert_eq!(entry.xattrs, [(b"user.x".to_vec(), b"a\n=b".to_vec())]);
+        let global = [pax(b'g', &[("mtime", b"77")]), file(b"a", b""), pax(b'x', &[("mtime", b"5")]), file(b"b", b"")];
+        let times: Vec<_> = read(&global.concat()).unwrap().iter().map(|(e, _)| e.mtime.seconds).collect();
+        assert_eq!(times, [77, 5]);
+    }
+
+    #[test]
+    fn global_headers_cannot_fill_the_memory() {
+        let global = |n: u8| pax(b'g', &[(&format!("comment{}", char::from(n)), &vec![b'x'; 400_000])]);
+        assert!(read(&[global(b'a'), global(b'b'), file(b"a", b"")].concat()).is_ok());
+        assert!(read(&[global(b'a'), global(b'a'), global(b'a'), file(b"a", b"")].concat()).is_ok());
+        let error = read(&[global(b'a'), global(b'b'), global(b'c')].concat()).unwrap_err();
+        assert!(format!("{error:#}").contains("global headers"), "{error:#}");
+    }
+
+    #[test]
+    fn global_attributes_are_those_of_entries_that_have_none() {
+        let global = pax(b'g', &[("SCHILY.xattr.user.a", b"1"), ("SCHILY.xattr.user.b", b"2"), ("mtime", b"7")]);
+        let own = pax(b'x', &[("SCHILY.xattr.user.b", b"3"), ("mtime", b"")]);
+        let (entry, _) = only(&[global, own, file(b"a", b"")].concat());
+        let xattr = |name: &str, value: &str| (name.as_bytes().to_vec(), value.as_bytes().to_vec());
+        assert_eq!(entry.xattrs, [xattr("user.a", "1"), xattr("user.b", "3")]);
+        assert_eq!(entry.mtime.seconds, 10, "the header's, since the global one is taken back");
+    }
 }
