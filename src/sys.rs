@@ -361,17 +361,17 @@ pub fn stdio(number: RawFd) -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Closes every descriptor but one (close_range(2)).
-pub fn close_all_but(kept: RawFd) -> nix::Result<()> {
-    let close = |first: u32, last: u32| {
-        // SAFETY: the one caller, PID 1, uses no descriptor again but the one that stays, and drops none: it never returns.
-        Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
-    };
-    let kept = kept.cast_unsigned();
-    if kept > 0 {
-        close(0, kept - 1)?;
+/// Closes every descriptor but two, which may be the same (close_range(2)).
+pub fn close_all_but(kept: [BorrowedFd; 2]) -> nix::Result<()> {
+    let mut kept = kept.map(|fd| fd.as_raw_fd().cast_unsigned());
+    kept.sort_unstable();
+    for (first, last) in [(0, kept[0]), (kept[0] + 1, kept[1]), (kept[1] + 1, u32::MAX)] {
+        if first < last {
+            // SAFETY: the one caller, PID 1, uses no descriptor again but those that stay, and drops none: it never returns.
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last - 1, 0) })?;
+        }
     }
-    close(kept + 1, u32::MAX)
+    Ok(())
 }
 
 /// The file type of an inherited descriptor (`S_IFMT` of fstat(2)).

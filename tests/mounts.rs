@@ -1,10 +1,17 @@
 //! What is mounted for the user, and what is not.
 
+use std::ffi::CString;
+use std::io::Write;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use nix::sys::stat::Mode;
 
-use crate::support::{Case, Finish, text};
+use crate::support::process::eventually;
+use crate::support::{Case, Finish, program, text};
 
 fn volume(case: &Case, name: &str, rest: &str) -> String {
     format!("{}{rest}", text(&case.path(name)))
@@ -242,4 +249,73 @@ fn what_cannot_be_mounted_is_refused_by_name() {
     ] {
         case.gpurun(&options, &["echo", "ran"]).finish().refused(&words);
     }
+}
+
+/// A watch of a file system's root: it is gone when the last mount is.
+struct Watch(std::fs::File);
+
+impl Watch {
+    #[allow(unsafe_code)] // calls that only a feature of nix wraps, for which all of it would be compiled twice
+    fn new(root: &Path) -> Self {
+        let path = CString::new(root.as_os_str().as_bytes()).unwrap();
+        // SAFETY: a new descriptor of our own, and a path that ends.
+        let watch = unsafe { std::fs::File::from_raw_fd(libc::inotify_init1(libc::IN_CLOEXEC)) };
+        let added = unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_UNMOUNT) };
+        assert!(added >= 0, "watch {}", root.display());
+        Self(watch)
+    }
+
+    fn is_there(&self) -> bool {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd())).unwrap();
+        info.contains("inotify wd")
+    }
+}
+
+/// Mounts a file system with the image in it, runs a command, and unmounts it.
+const MOUNTS: &str = r#"
+set -e
+mkdir "$1"
+mount -t tmpfs none "$1"
+cp -a "$2" "$1/image"
+echo mounted
+read go
+dir=$1
+shift 2
+"$@"
+umount "$dir"
+echo unmounted
+read go
+"#;
+
+/// A run with the file system bound at a place, or with the image in it: whether it is in use still, and whether for good.
+fn in_use_after(bound_at: Option<&str>) -> Option<bool> {
+    let case = Case::new();
+    let dir = case.path("t");
+    let mut command = case.mounter(MOUNTS)?;
+    command.args([&dir, case.image.path()]).arg(program()).arg("-q");
+    match bound_at {
+        Some(place) => command.args(["-v", &volume(&case, "t", place)]).arg(case.reference()),
+        None => command.arg(format!("dir:{}", text(&dir.join("image")))),
+    };
+    let mut running = command.arg("true").stdin(Stdio::piped()).start();
+    running.until("mounted");
+    let there = PathBuf::from(format!("/proc/{}/root", running.pid())).join(dir.strip_prefix("/").unwrap());
+    let watch = Watch::new(&there);
+    running.child.stdin.as_ref().unwrap().write_all(b"go\n").unwrap();
+    running.until("unmounted");
+    let then = watch.is_there();
+    eventually("nothing holds the file system", || !watch.is_there());
+    Some(then)
+}
+
+#[test]
+fn what_was_bound_is_free_when_the_run_is_over() {
+    for _ in 0..5 {
+        assert!(!in_use_after(Some(":/t")).unwrap_or_default());
+    }
+}
+
+#[test]
+fn what_was_not_is_free_a_moment_later() {
+    in_use_after(None);
 }

@@ -6,9 +6,10 @@
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::rc::Rc;
 
 use super::workload::Workload;
-use super::{libcontainer, refused, rootfs};
+use super::{libcontainer, linger, refused, rootfs};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
@@ -18,7 +19,7 @@ pub(super) fn become_init(plan: &Plan, workload: Workload, console: Option<&Owne
     start(plan, workload, console).map_err(refused::mounts)
 }
 
-fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
+fn start(plan: &Plan, mut workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
     workload.status.begin();
     libcontainer::unshare(NamespaceKind::Mount)?;
     if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Network) {
@@ -26,6 +27,9 @@ fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<I
         sys::bring_up_loopback()?; // while we have the right to
     }
     let root = rootfs::build(plan, &workload.status)?;
+    if plan.rootfs.awaited.is_none() {
+        workload.mounts = linger::hold_mounts().ok().map(Rc::new); // without it the end takes a little longer
+    }
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;
     libcontainer::init(plan, start, workload, console)

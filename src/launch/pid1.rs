@@ -5,7 +5,7 @@
 //! process that adopts the workload's orphans, and ends them itself.
 
 use std::convert::Infallible;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -61,8 +61,8 @@ fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
 }
 
 fn reap(child: Pid, workload: &Workload, set: &SigSet) -> ! {
-    let lifeline = workload.lifeline.as_raw_fd();
-    let _ = sys::close_all_but(lifeline); // nothing is left to tell a failure to
+    let mounts = workload.mounts.as_deref().unwrap_or(&workload.lifeline);
+    let _ = sys::close_all_but([workload.lifeline.as_fd(), mounts.as_fd()]); // nothing is left to tell a failure to
     sys::release_program(); // not at our end, for which the caller waits
     loop {
         match sys::sigwait(set) {

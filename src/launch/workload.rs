@@ -54,6 +54,8 @@ pub(crate) struct Workload {
     pub(super) status: Rc<status::Writer>,
     /// Closed when the supervisor is gone.
     pub(super) lifeline: Rc<OwnedFd>,
+    /// What PID 1 holds so that nobody waits for the end of the mounts.
+    pub(super) mounts: Option<Rc<OwnedFd>>,
 }
 
 /// What the launch gives a workload beside the plan's process.
@@ -95,6 +97,7 @@ impl Workload {
             highest_inherited: around.highest_inherited,
             status: Rc::new(around.status),
             lifeline: Rc::new(around.lifeline),
+            mounts: None,
         })
     }
 
