@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use super::workload::Workload;
-use super::{libcontainer, refused, rootfs};
+use super::{libcontainer, refused, rootfs, user};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
@@ -27,5 +27,6 @@ fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<I
     let root = rootfs::build(plan, &workload.status)?;
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;
+    user::join_groups(plan.user.groups.as_deref())?;
     libcontainer::init(plan, start, workload, console)
 }

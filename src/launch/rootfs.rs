@@ -98,7 +98,7 @@ fn root<'p>(
     // In what an earlier run has left, links and FIFOs may be in the way: there all goes through the overlay.
     let mut left: Vec<_> = plan.files.iter().collect();
     if above.is_new {
-        if fstat(lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
+        if Some(fstat(lower).context(|| "fstat the image's root")?.st_uid) != plan.user.callers_uid() {
             take_over(plan, lower, &above.upper)?;
         }
         left = prepare(plan, lower, &above.upper)?;

@@ -3,8 +3,10 @@
 //! In: values only. Out: a value that `explain` prints, `spec` renders and `launch` executes. Building it touches
 //! nothing, and nothing is decided after it. Each part says why it is there.
 
+pub mod account;
 pub mod env;
 pub mod explain;
+pub mod idmap;
 pub mod mounts;
 pub mod signal;
 pub mod spec;
@@ -14,6 +16,7 @@ use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use oci_spec::image::{Config, ImageConfiguration};
+use oci_spec::runtime::Capability;
 use serde::Serialize;
 
 use crate::cdi::Devices;
@@ -24,8 +27,9 @@ use crate::gpu::Injection;
 use crate::host::Host;
 use crate::request::{Limit, Request};
 use crate::seccomp::{self, fakeroot};
+use account::Accounts;
 use mounts::Mount;
-use user::{Accounts, Ids, Wanted};
+use user::{Ids, Wanted};
 
 /// Everything decided about a run.
 #[derive(Clone, Debug, Serialize)]
@@ -163,8 +167,8 @@ pub struct Process {
     pub cwd: PathBuf,
     /// Where the directory came from.
     pub cwd_why: &'static str,
-    /// Whether it keeps one capability, CAP_DAC_OVERRIDE in its own user namespace: as root it opens what has mode 000.
-    pub dac_override: bool,
+    /// The capabilities it keeps, which hold in its own user namespace.
+    pub capabilities: Vec<Capability>,
     /// Whether it gets a terminal of its own.
     pub terminal: bool,
     /// Resource limits set for it; all others are the caller's.
@@ -199,7 +203,7 @@ pub struct Inputs<'a> {
 pub fn build(inputs: &Inputs) -> Result<Plan> {
     let Inputs { request, host, .. } = inputs;
     let config = inputs.config.config().clone().unwrap_or_default();
-    let user = Ids::decide(wanted_user(request, &config), host, inputs.accounts)?;
+    let user = Ids::decide(wanted_user(request, &config), request.ids, host, inputs.accounts)?;
     let env = environment(inputs, &config, &user);
     let (cwd, cwd_why) = working_dir(request, &config)?;
     let (argv, argv_why) = command(request, &config)?;
@@ -228,7 +232,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
             env,
             cwd,
             cwd_why,
-            dac_override: request.fakeroot,
+            capabilities: capabilities(request, &user),
             terminal: host.terminal,
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, &config)?,
@@ -248,6 +252,11 @@ fn wanted_user<'a>(request: &'a Request, config: &'a Config) -> Wanted<'a> {
         (Some(user), _) => Wanted::Named(user),
         (None, _) => Wanted::Default(config.user().as_deref()),
     }
+}
+
+/// A fake root opens what has mode 000, as package managers expect it.
+fn capabilities(request: &Request, ids: &Ids) -> Vec<Capability> {
+    if request.fakeroot { vec![Capability::DacOverride] } else { user::capabilities(ids.uid, &ids.map) }
 }
 
 fn stop_signal(request: &Request, config: &Config) -> Result<i32> {
@@ -345,8 +354,8 @@ fn files(inputs: &Inputs, ids: &Ids) -> Vec<File> {
     let file = |path, content: Option<Vec<u8>>| {
         content.map(|content| File { path, content, why: "a line for the workload's own ids" })
     };
-    let passwd = file("/etc/passwd", user::passwd_with(ids, accounts));
-    let group = file("/etc/group", user::group_with(ids, accounts));
+    let passwd = file("/etc/passwd", account::passwd_with(ids, accounts));
+    let group = file("/etc/group", account::group_with(ids, accounts));
     let apt = (inputs.request.fakeroot && inputs.has_apt).then(|| File {
         path: fakeroot::APT_SETTINGS,
         content: fakeroot::APT_STAYS_ROOT.into(),
