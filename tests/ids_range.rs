@@ -113,7 +113,7 @@ fn the_images_user_is_the_caller() {
 }
 
 #[test]
-fn groups_are_the_callers_or_another_users_own() {
+fn groups_and_directories_are_the_callers_or_another_users_own() {
     let Some(case) = case() else { return };
     let callers = Command::new("id").arg("-G").finish().ok().split_whitespace().count();
     let groups = |options: &[&str]| {
@@ -126,6 +126,10 @@ fn groups_are_the_callers_or_another_users_own() {
     assert_eq!(groups(&["-u", "app"]), [44, 50, 501]);
     assert_eq!(groups(&["-u", "app:staff"]), [50]);
     assert_eq!(groups(&["-u", "7:8"]), [8]);
+    // What was made for the user is its own, with all that is in the image being the caller's.
+    let home = case.sh(&["--ids", "range", "-u", "app", "-w", "/made/here"], "touch ~/x x; stat -c '%u %g' ~ . / /etc");
+    let (uid, gid) = (geteuid(), getegid());
+    assert_eq!(home.ok(), format!("500 501\n500 501\n{uid} {gid}\n{uid} {gid}\n"));
 }
 
 #[test]

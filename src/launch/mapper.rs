@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::sys::signal::SigSet;
 use nix::sys::wait::waitpid;
 use nix::unistd::{Pid, getpid};
 
@@ -32,6 +33,7 @@ impl Mapper {
             Fork::Parent(child) => Ok(Some(Self { child, line: ours.into() })),
             Fork::Child => {
                 drop(ours);
+                let _ = SigSet::empty().thread_set_mask(); // a terminal's keys end what takes too long
                 serve(childs.into(), || write_maps(supervisor, mappers, mapping));
                 sys::exit_now(0)
             }
@@ -46,6 +48,7 @@ impl Mapper {
         waitpid(self.child, None).context(|| format!("wait for process {}", self.child))?;
         match told.strip_prefix(DONE) {
             Some("") => Ok(()),
+            None if told.is_empty() => Err(Error::new("a signal has ended what maps the subordinate ids")),
             _ => Err(Error::new(format!("map the subordinate ids: {told}")).hint(
                 "`--ids single` needs none; setuid programs do nothing in a container, under no_new_privs or on a \
                  nosuid mount",

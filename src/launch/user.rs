@@ -3,11 +3,15 @@
 //! In: the ids that the plan or the label names, all of which are mapped. Runs in the launched process, which keeps the
 //! capabilities of its user namespace until the workload gives them up.
 
+use std::os::fd::BorrowedFd;
+
 use caps::CapSet;
+use nix::fcntl::AtFlags;
 use nix::sys::prctl;
-use nix::unistd::{Gid, Uid, fchown, geteuid, setgroups, setresgid, setresuid};
+use nix::unistd::{Gid, Uid, fchown, fchownat, geteuid, setgroups, setresgid, setresuid};
 
 use crate::error::{Context, Result};
+use crate::plan::user::Ids;
 use crate::sys;
 
 /// Takes the place of the caller's supplementary groups, if there is something to take it: they are no concern of another
@@ -30,6 +34,13 @@ pub(super) fn become_user(uid: u32, gid: u32) -> Result<()> {
     setresuid(uid, uid, uid).context(|| format!("setresuid {uid}"))?;
     let permitted = caps::read(None, CapSet::Permitted).context(|| "capget")?;
     caps::set(None, CapSet::Effective, &permitted).context(|| "capset")
+}
+
+/// Gives a directory that was made for another user to that one.
+pub(super) fn give(directory: BorrowedFd, ids: &Ids) -> Result<()> {
+    let Some(_) = &ids.groups else { return Ok(()) };
+    let (uid, gid) = (Uid::from_raw(ids.uid), Gid::from_raw(ids.gid));
+    fchownat(directory, ".", Some(uid), Some(gid), AtFlags::empty()).context(|| format!("chown to {uid}:{gid}"))
 }
 
 /// Makes the terminal, which was made by the caller, this user's: tty(1) and ssh(1) open it by its name.

@@ -66,8 +66,10 @@ fn ids(out: &mut String, ids: &Ids) {
         section(out, title, map.extents().iter().map(|e| (row(e), why.as_str())));
     }
     match &ids.groups {
-        Some(groups) => line(out, "groups", &format!("{groups:?}"), "the image's; the caller's are another user's"),
-        None => line(out, "groups", "the caller's", "its user id's"),
+        Some(groups) => {
+            line(out, "groups", &format!("{groups:?}"), "the image's /etc/group: it is another user than the caller")
+        }
+        None => line(out, "groups", "the caller's", "it is the caller, whatever its number"),
     }
 }
 
