@@ -9,7 +9,8 @@
 //!
 //! What runs inside may be hostile. It decides what its namespaces, root, directory and environment are, and nothing
 //! of it is executed outside: they are opened by the kernel's own links under /proc, before all but the user namespace is
-//! joined; a name for `-u` is found by the in-root resolver. Neither process of gpurun's can be looked into from inside (CVE-2016-9962).
+//! joined; a name for `-u` is found by the in-root resolver. Neither process of gpurun's can be looked into from inside
+//! (CVE-2016-9962).
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};

@@ -66,9 +66,7 @@ fn ids(out: &mut String, ids: &Ids) {
         section(out, title, map.extents().iter().map(|e| (row(e), why.as_str())));
     }
     match &ids.groups {
-        Some(groups) => {
-            line(out, "groups", &format!("{groups:?}"), "the image's /etc/group: it is another user than the caller")
-        }
+        Some(groups) => line(out, "groups", &format!("{groups:?}"), "the user's in the image's /etc/group"),
         None => line(out, "groups", "the caller's", "it is the caller, whatever its number"),
     }
 }
