@@ -152,7 +152,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --ids --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -248,6 +248,10 @@ _gpurun() {
                     ;;
                 -u)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ids)
+                    COMPREPLY=($(compgen -W "auto single range" -- "${cur}"))
                     return 0
                     ;;
                 --seccomp)
@@ -426,7 +430,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__exec)
-            opts="-e -w -t -i -h --env --workdir --tty --interactive --help"
+            opts="-e -w -u -t -i -h --env --workdir --user --tty --interactive --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -448,6 +452,14 @@ _gpurun() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
+                --user)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
                 *)
                     COMPREPLY=()
                     ;;
@@ -456,7 +468,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__explain)
-            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --json --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --ids --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -552,6 +564,10 @@ _gpurun() {
                     ;;
                 -u)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ids)
+                    COMPREPLY=($(compgen -W "auto single range" -- "${cur}"))
                     return 0
                     ;;
                 --seccomp)
@@ -1132,7 +1148,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__run)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --ids --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1228,6 +1244,10 @@ _gpurun() {
                     ;;
                 -u)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ids)
+                    COMPREPLY=($(compgen -W "auto single range" -- "${cur}"))
                     return 0
                     ;;
                 --seccomp)
@@ -1286,7 +1306,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__spec)
-            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
+            opts="-q -v -e -w -u -t -i -l -h --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --ids --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -1382,6 +1402,10 @@ _gpurun() {
                     ;;
                 -u)
                     COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --ids)
+                    COMPREPLY=($(compgen -W "auto single range" -- "${cur}"))
                     return 0
                     ;;
                 --seccomp)

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_gpurun_global_optspecs
-    string join \n store= plain-http platform= q/quiet profile= pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= rdma no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
+    string join \n store= plain-http platform= q/quiet profile= pull= max-unpacked= timings gpus= gpu-caps= driver-root= cuda-compat= rdma no-require device= cdi-spec-dir= v/volume= mount= tmpfs= e/env= env-file= env-policy= w/workdir= u/user= root fakeroot ids= seccomp= here home entrypoint= stop-signal= read-only overlay= hostname= name= network= pid= shm-size= ulimit= dry-run t/tty i/interactive rm init l/label= h/help V/version
 end
 
 function __fish_gpurun_needs_command
@@ -49,6 +49,9 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_needs_command" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_needs_command" -l ids -d 'Ids that there are inside' -r -f -a "auto\t'One, as nothing needs another'
+single\t'The caller\'s, under whatever number: no subordinate ids are needed'
+range\t'The caller\'s and its subordinate ones (/etc/subuid), so that owners and users can be changed for real'"
 complete -c gpurun -n "__fish_gpurun_needs_command" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_needs_command" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
@@ -123,6 +126,9 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l ids -d 'Ids that there are inside' -r -f -a "auto\t'One, as nothing needs another'
+single\t'The caller\'s, under whatever number: no subordinate ids are needed'
+range\t'The caller\'s and its subordinate ones (/etc/subuid), so that owners and users can be changed for real'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand run" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
@@ -197,6 +203,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand login" -s h -l help -d 'Pr
 complete -c gpurun -n "__fish_gpurun_using_subcommand logout" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s e -l env -d 'Set a variable: K=V, or take it from the host: K, \'GLOB_*\'' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s w -l workdir -d 'Start in this directory (the default is the workload\'s)' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s u -l user -d 'Run as this user (the default is the workload\'s): NAME|UID[:GROUP|GID]' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s t -l tty -d 'Accepted as Docker has it: a terminal is used when stdin and stdout are one'
 complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s i -l interactive -d 'Accepted as Docker has it: stdin is always passed'
 complete -c gpurun -n "__fish_gpurun_using_subcommand exec" -s h -l help -d 'Print help'
@@ -227,6 +234,9 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l ids -d 'Ids that there are inside' -r -f -a "auto\t'One, as nothing needs another'
+single\t'The caller\'s, under whatever number: no subordinate ids are needed'
+range\t'The caller\'s and its subordinate ones (/etc/subuid), so that owners and users can be changed for real'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand explain" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r
@@ -282,6 +292,9 @@ image\t'Nothing'
 host\t'Everything but what belongs to the host\'s own software'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s w -l workdir -d 'Start in this directory' -r -F
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s u -l user -d 'Appear as this user inside: NAME|UID[:GROUP|GID]' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l ids -d 'Ids that there are inside' -r -f -a "auto\t'One, as nothing needs another'
+single\t'The caller\'s, under whatever number: no subordinate ids are needed'
+range\t'The caller\'s and its subordinate ones (/etc/subuid), so that owners and users can be changed for real'"
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l seccomp -d 'Refuse system calls: default (Docker\'s profile), none, or a profile of Docker\'s format' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l entrypoint -d 'Replace the image\'s entrypoint; an empty one removes it' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l stop-signal -d 'Signal that the workload gets when gpurun gets SIGTERM' -r

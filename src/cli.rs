@@ -160,6 +160,19 @@ pub enum Pid {
     Host,
 }
 
+/// Which ids there are inside.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdMode {
+    /// One, as nothing needs another
+    #[default]
+    Auto,
+    /// The caller's, under whatever number: no subordinate ids are needed
+    Single,
+    /// The caller's and its subordinate ones (/etc/subuid), so that owners and users can be changed for real
+    Range,
+}
+
 /// Arguments of `run`, `explain` and `spec`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Run")]
@@ -227,6 +240,9 @@ pub struct RunArgs {
     /// Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes
     #[arg(long, env = "GPURUN_FAKEROOT", conflicts_with = "user")]
     pub fakeroot: bool,
+    /// Ids that there are inside
+    #[arg(long, env = "GPURUN_IDS", default_value = "auto", value_name = "WHICH")]
+    pub ids: IdMode,
     /// Refuse system calls: default (Docker's profile), none, or a profile of Docker's format
     #[arg(long, env = "GPURUN_SECCOMP", default_value = "none", value_name = "PROFILE")]
     pub seccomp: OsString,
@@ -304,6 +320,9 @@ pub struct ExecArgs {
     /// Start in this directory (the default is the workload's)
     #[arg(short, long, value_name = "DIR")]
     pub workdir: Option<PathBuf>,
+    /// Run as this user (the default is the workload's): NAME|UID[:GROUP|GID]
+    #[arg(short, long, value_name = "USER")]
+    pub user: Option<String>,
     /// Accepted as Docker has it: a terminal is used when stdin and stdout are one
     #[arg(short, long, hide = true)]
     pub tty: bool,

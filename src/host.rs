@@ -3,6 +3,8 @@
 //! In: /proc, the environment, the standard streams. Out: [`Host`], a value that plan decides by. Runs in the launcher
 //! before any namespace is made. No NSS: a directory service must not be asked at every start.
 
+pub mod subordinate;
+
 use std::ffi::{OsStr, OsString};
 use std::io::IsTerminal;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -10,6 +12,8 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use nix::sys::statvfs::{FsFlags, statvfs};
+
+use subordinate::Subordinate;
 
 /// What containers' runtimes mask, by the lists of runc, LXC, systemd-nspawn and libnvidia-container. One of them exists on
 /// every kernel.
@@ -63,6 +67,8 @@ pub struct Host {
     pub kernel: (u32, u32),
     /// Whether something covers a part of /proc: then the kernel refuses new ones (`mount_too_revealing`).
     pub proc_masked: bool,
+    /// Ids that the caller may map beside its own; `None` if nobody wanted to know.
+    pub subordinate: Option<Subordinate>,
 }
 
 impl Host {
@@ -89,6 +95,7 @@ impl Host {
             no_pid_namespaces: no_pid_namespaces(),
             kernel: kernel(),
             proc_masked: proc_masked(),
+            subordinate: None,
         }
     }
 
@@ -111,6 +118,7 @@ impl Host {
             no_pid_namespaces: false,
             kernel: (6, 1),
             proc_masked: false,
+            subordinate: None,
         }
     }
 

@@ -76,24 +76,24 @@ pub fn spawn(mut become_other: impl FnMut() -> std::convert::Infallible) -> nix:
     unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }
 }
 
-/// Gives up all capabilities of this process but one, and the right to get any other by an exec.
-pub fn drop_capabilities(kept: Option<caps::Capability>) -> nix::Result<()> {
+/// Gives up all capabilities of this process but these, and the right to get any other by an exec.
+pub fn drop_capabilities(kept: &[caps::Capability]) -> nix::Result<()> {
     const VERSION_3: u32 = 0x2008_0522;
     let prctl = |option: libc::c_int, first: libc::c_ulong, second: libc::c_ulong| {
         // SAFETY: plain integers.
         Errno::result(unsafe { libc::prctl(option, first, second, 0, 0) })
     };
-    let kept = kept.map(|capability| capability.index());
-    for capability in (0..).filter(|number| kept.map(libc::c_ulong::from) != Some(*number)) {
-        match prctl(libc::PR_CAPBSET_DROP, capability, 0) {
+    let kept = |number: &u8| kept.iter().any(|capability| capability.index() == *number);
+    for capability in (0..u8::MAX).filter(|number| !kept(number)) {
+        match prctl(libc::PR_CAPBSET_DROP, capability.into(), 0) {
             Ok(_) => {}
             Err(Errno::EINVAL) => break, // that was the last the kernel knows
             Err(e) => return Err(e),
         }
     }
     prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as libc::c_ulong, 0)?;
-    let low = kept.map_or(0, |number| 1_u32 << number); // the only one ever kept has number 1
-    let (header, sets) = ([VERSION_3, 0], [low, low, 0, 0, 0, 0]);
+    let [low, high] = [0..32, 32..64].map(|half| half.filter(kept).fold(0, |set, number| set | 1_u32 << (number % 32)));
+    let (header, sets) = ([VERSION_3, 0], [low, low, 0, high, high, 0]);
     // SAFETY: a version 3 header of this process, and its two sets of effective, permitted and inheritable words.
     Errno::result(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), sets.as_ptr()) }).map(drop)
 }

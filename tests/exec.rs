@@ -252,3 +252,23 @@ fn a_workload_in_a_directory_that_is_gone_is_joined_in_another() {
     exec(&case, &[], &name(&case), ":").refused(&["the working directory", "No such file", "-w /"]);
     assert_eq!(exec(&case, &["-w", "/"], &name(&case), "pwd").ok(), "/\n");
 }
+
+#[test]
+fn it_may_be_a_user_that_there_is() {
+    let case = Case::new();
+    case.image.file("/etc/passwd", "root:x:0:0::/root:/bin/sh\napp:x:5:6::/srv/app:/bin/sh\n");
+    let run = running(&case, &["-u", "app"], "echo 'late:x:5:7::/:/bin/sh' >>/etc/passwd");
+    let target = run.pid().to_string();
+    for user in ["app", "5", "app:6"] {
+        let shown = exec(&case, &["-u", user], &target, "id -u; id -g; echo $HOME");
+        assert_eq!(shown.ok(), "5\n6\n/srv/app\n", "{user}");
+    }
+    for (user, words) in [
+        ("0", ["user id 0 (--user) is none of those inside: 5", "--ids range"]),
+        ("5:0", ["group id 0 (--user)", "--ids range"]),
+        ("late", ["group id 7 (--user)", "--ids range"]),
+        ("nobody", ["unknown user `nobody`", "/etc/passwd"]),
+    ] {
+        exec(&case, &["-u", user], &target, "echo ran").refused(&words);
+    }
+}

@@ -16,6 +16,7 @@ mod failures;
 mod fallbacks;
 mod gpus;
 mod harmless;
+mod ids_range;
 mod images;
 mod images_config;
 mod images_refused;

@@ -147,6 +147,11 @@ fn package() -> Vec<u8> {
 #[test]
 fn dpkg_installs_what_belongs_to_somebody_else() {
     let case = Case::new();
+    installs(&case, &["--fakeroot"], "0 0 4755");
+}
+
+/// `gpurun OPTIONS … dpkg -i` succeeds, and with one id not, and the file then has this owner, group and mode.
+pub(crate) fn installs(case: &Case, options: &[&str], owned: &str) {
     if !can(Path::new("/usr/bin/dpkg").exists() && Path::new("/lib").is_symlink(), "dpkg, and /lib in /usr") {
         return;
     }
@@ -161,11 +166,12 @@ fn dpkg_installs_what_belongs_to_somebody_else() {
         case.image.link(&format!("/{dir}"), &format!("usr/{dir}"));
     }
     case.image.file("/owned.deb", package());
-    let install = |who: &str| {
-        let options = [who, "-v", "/usr:/usr:ro", "-e", "DPKG_FORCE=not-root"];
-        case.sh(&options, "dpkg -i /owned.deb >/log 2>&1; status=$?; cat /srv/owned/file; stat -c %a /srv/owned/file; dpkg-query -f '${Status}\n' -W; exit $status")
+    let install = |who: &[&str]| {
+        let options = [who, &["-v", "/usr:/usr:ro", "-e", "DPKG_FORCE=not-root"]].concat();
+        case.sh(&options, "dpkg -i /owned.deb >/log 2>&1; status=$?; cat /srv/owned/file; stat -c '%u %g %a' /srv/owned/file; dpkg-query -f '${Status}\n' -W; exit $status")
     };
-    let fake = install("--fakeroot");
-    assert_eq!((fake.status, &*fake.stdout), (0, "x\n4755\ninstall ok installed\n"), "{fake:?}");
-    assert_ne!(install("--root").status, 0);
+    let finished = install(options);
+    let want = format!("x\n{owned}\ninstall ok installed\n");
+    assert_eq!((finished.status, &finished.stdout), (0, &want), "{finished:?}");
+    assert_ne!(install(&["--root"]).status, 0);
 }

@@ -103,3 +103,24 @@ fn the_callers_groups_keep_working() {
     let host = Finish::finish(std::process::Command::new("id").arg("-G")).ok().split_whitespace().count();
     assert_eq!(case.sh(&[], "id -G").ok().split_whitespace().count(), host);
 }
+
+#[test]
+fn ranges_of_ids_are_refused_where_there_are_none() {
+    let case = Case::new();
+    let name = Finish::finish(std::process::Command::new("id").arg("-un")).ok().trim().to_owned();
+    let ranges = std::fs::read_to_string("/etc/subuid").unwrap_or_default();
+    // Where there are some, `ids_range` has more to say.
+    if !ranges.lines().any(|line| line.starts_with(&format!("{name}:"))) {
+        for options in [&["--ids", "range"][..], &["--ids", "range", "--root"], &["--ids", "range", "-u", "7"]] {
+            let told = format!("`/etc/subuid` has none for `{name}`");
+            case.sh(options, "echo ran").refused(&[&told, "usermod --add-subuids", "--fakeroot"]);
+        }
+        let finished = case.gpurun(&[], &["echo", "ran"]).env("GPURUN_IDS", "range").finish();
+        finished.refused(&["/etc/subuid"]);
+    }
+    for ids in ["auto", "single"] {
+        assert_eq!(case.sh(&["--ids", ids], "cat /proc/self/uid_map").ok().lines().count(), 1);
+    }
+    case.sh(&["--ids", "range", "--fakeroot"], "echo ran").refused(&["`--fakeroot`", "`--root --ids range`"]);
+    case.sh(&["--ids", "some"], "echo ran").ends(125);
+}

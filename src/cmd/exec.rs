@@ -3,13 +3,16 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use super::run::accounts_in;
 use crate::cli::ExecArgs;
 use crate::error::{Context, Result};
 use crate::host::Host;
 use crate::launch::fds::Inherited;
-use crate::launch::join::{self, Target};
-use crate::plan::Process;
+use crate::launch::join::{self, Target, User};
+use crate::launch::label::Label;
+use crate::plan::account::Account;
 use crate::plan::env::{self, Rule};
+use crate::plan::{Process, user};
 use crate::runs;
 
 /// Runs it and ends as it ends.
@@ -19,14 +22,39 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
     let term = host.terminal.then(|| Ok(Rule::Pass("TERM".into())));
     let rules = term.into_iter().chain(args.env.iter().map(|rule| Rule::parse(rule))).collect::<Result<Vec<_>>>()?;
     let run = runs::find(&args.target)?;
-    let target = Target::open(&run).context(|| format!("join the run `{}`", args.target))?;
-    let process = Process { dac_override: run.label.dac_override, ..process(args, &host, &rules, target.env.clone()) };
+    let mut target = Target::open(&run).context(|| format!("join the run `{}`", args.target))?;
+    let mut process =
+        Process { capabilities: run.label.capabilities.clone(), ..process(args, &host, target.env.clone()) };
+    if let Some(spec) = &args.user {
+        let account = Account::find(spec, "--user", &accounts_in(&[target.root()?])?)?;
+        let callers = run.label.map.uids.inside(host.uid).context(|| "find the caller's id inside")?;
+        become_another(&account, callers, &run.label, &mut target.user, &mut process)?;
+    }
+    process.env = env::amended(process.env, &rules, &host);
     let workloads = args.workdir.is_none();
     let Err(failure) = join::join(&target, &process, inherited);
     Err(if workloads { failure.hint("`-w /` starts elsewhere than the workload is") } else { failure })
 }
 
-fn process(args: &ExecArgs, host: &Host, rules: &[Rule], env: Vec<(OsString, OsString)>) -> Process {
+/// Makes it one of the users that there are in the run. The workload's own keeps what the workload has.
+fn become_another(
+    account: &Account,
+    callers: u32,
+    label: &Label,
+    user: &mut User,
+    process: &mut Process,
+) -> Result<()> {
+    let groups = user::groups(account, callers);
+    label.map.check(account.uid, groups.iter().flatten().copied().chain([account.gid]), "--user")?;
+    if account.uid != label.uid {
+        process.capabilities = user::capabilities(account.uid, &label.map);
+        process.env = env::of_user(std::mem::take(&mut process.env), &account.name, &account.home);
+    }
+    *user = User { uid: account.uid, gid: account.gid, groups };
+    Ok(())
+}
+
+fn process(args: &ExecArgs, host: &Host, env: Vec<(OsString, OsString)>) -> Process {
     let (cwd, cwd_why) = match &args.workdir {
         Some(path) => (path.clone(), "--workdir"),
         None => (PathBuf::from("."), "the workload's"),
@@ -34,10 +62,10 @@ fn process(args: &ExecArgs, host: &Host, rules: &[Rule], env: Vec<(OsString, OsS
     Process {
         argv: args.command.clone(),
         argv_why: "the command line",
-        env: env::amended(env, rules, host),
+        env,
         cwd,
         cwd_why,
-        dac_override: false,
+        capabilities: Vec::new(),
         terminal: host.terminal,
         limits: Vec::new(),
         stop_signal: libc::SIGTERM,

@@ -11,18 +11,19 @@ use oci_spec::image::ImageConfiguration;
 use super::nvml::Nvml;
 use super::obtain;
 use crate::cdi::{self, Devices};
-use crate::cli::RunArgs;
+use crate::cli::{IdMode, RunArgs};
 use crate::error::{Context, Error, Result};
 use crate::gpu::image::Contents;
 use crate::gpu::root::DriverRoot;
 use crate::gpu::select::Gpus;
 use crate::gpu::{self, Injection, rdma};
 use crate::host::Host;
+use crate::host::subordinate::Subordinate;
 use crate::image::Digest;
 use crate::inroot::Root;
 use crate::launch::{self, fds::Inherited};
 use crate::output;
-use crate::plan::user::Accounts;
+use crate::plan::account::Accounts;
 use crate::plan::{self, ImageFacts, Inputs, Plan};
 use crate::reference::ImageRef;
 use crate::request::Request;
@@ -68,9 +69,12 @@ pub(super) fn plan(args: &RunArgs) -> Result<(Plan, Image)> {
 
 /// argv → Request, checked against the host.
 fn ask(args: &RunArgs) -> Result<(Host, Request)> {
-    let host = Host::probe();
+    let mut host = Host::probe();
     let request = Request::new(args, &host)?;
     request.check_sources()?;
+    if request.ids == IdMode::Range {
+        host.subordinate = Some(Subordinate::probe(&host.user, host.uid, host.gid));
+    }
     Ok((host, request))
 }
 
@@ -202,6 +206,11 @@ fn just_pulled(store: &Store) -> Result<Option<ImageRecord>> {
 fn accounts(rootfs: &Path, kept: Option<&Path>) -> Result<Accounts> {
     let upper = kept.map(|dir| dir.join("upper")).filter(|upper| upper.is_dir());
     let roots = upper.as_deref().into_iter().chain([rootfs]).map(Root::open).collect::<Result<Vec<_>>>()?;
+    accounts_in(&roots)
+}
+
+/// The account files of the first of these roots that has them.
+pub(super) fn accounts_in(roots: &[Root]) -> Result<Accounts> {
     let read = |path: &str| {
         let mut found = roots.iter().map(|root| root.read(Path::new(path), MAX_ACCOUNTS));
         found.find_map(Result::transpose).transpose()

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::rc::Rc;
 
 use super::workload::Workload;
-use super::{libcontainer, linger, refused, rootfs};
+use super::{libcontainer, linger, refused, rootfs, user};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
@@ -32,5 +32,6 @@ fn start(plan: &Plan, mut workload: Workload, console: Option<&OwnedFd>) -> Resu
     }
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;
+    user::join_groups(plan.user.groups.as_deref())?;
     libcontainer::init(plan, start, workload, console)
 }

@@ -2,14 +2,15 @@
 //!
 //! ```text
 //! supervisor                                    launched process
-//!   open what the workload has, join user and PID
+//!   join user, open what the workload has, join PID
 //!   fork ─────────────────────────────────────▶ join the rest, its root and directory, a terminal
 //!   as for a run                                pid1: fork ──▶ the command
 //! ```
 //!
 //! What runs inside may be hostile. It decides what its namespaces, root, directory and environment are, and nothing
-//! of it is resolved or executed outside: they are opened by the kernel's own links under /proc, before anything is
-//! joined. Neither process of gpurun's can be looked into from inside (CVE-2016-9962).
+//! of it is executed outside: they are opened by the kernel's own links under /proc, before all but the user namespace is
+//! joined; a name for `-u` is found by the in-root resolver. Neither process of gpurun's can be looked into from inside
+//! (CVE-2016-9962).
 
 use std::convert::Infallible;
 use std::ffi::{OsStr, OsString};
@@ -24,12 +25,13 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl;
 use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
-use nix::unistd::{Gid, Pid, Uid, chroot, fchdir, setresgid, setresuid, setsid};
+use nix::unistd::{Pid, chroot, fchdir, setsid};
 
 use super::fds::Inherited;
 use super::workload::Workload;
-use super::{Start, pid1};
+use super::{Start, pid1, user};
 use crate::error::{Context, Error, Result};
+use crate::inroot::Root;
 use crate::plan::Process;
 use crate::runs::Run;
 use crate::seccomp::Filter;
@@ -61,18 +63,33 @@ pub struct Target {
     namespaces: CloneFlags,
     root: OwnedFd,
     cwd: OwnedFd,
-    ids: (Uid, Gid),
+    /// Who the command is.
+    pub user: User,
     /// What its system calls are decided by.
     filter: Option<Filter>,
     /// Its environment.
     pub env: Vec<(OsString, OsString)>,
 }
 
+/// Ids inside.
+#[derive(Clone, Debug)]
+pub struct User {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+    /// Supplementary groups; `None` for the caller's.
+    pub groups: Option<Vec<u32>>,
+}
+
 impl Target {
-    /// Opens the workload of a run.
+    /// Opens the workload of a run, from within its user namespace: if it is another user's, the caller has the right to
+    /// look at it only there.
     pub fn open(run: &Run) -> Result<Self> {
         let workload = run.workload.ok_or_else(|| Error::new("its workload is not running yet"))?;
         let (supervisor, process) = (sys::pidfd_open(run.supervisor)?, sys::pidfd_open(workload)?);
+        prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
+        setns(&supervisor, CloneFlags::CLONE_NEWUSER).context(|| "setns CLONE_NEWUSER")?;
         let dir = |name: &str| {
             let path = format!("/proc/{workload}/{name}");
             open(Path::new(&path), OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
@@ -83,7 +100,7 @@ impl Target {
             namespaces: others(workload)?,
             root,
             cwd,
-            ids: (Uid::from_raw(run.label.uid), Gid::from_raw(run.label.gid)),
+            user: User { uid: run.label.uid, gid: run.label.gid, groups: run.label.groups.clone() },
             filter: run.label.seccomp.clone().map(Filter::compiled).transpose()?,
             env: environment(workload)?,
             supervisor,
@@ -94,6 +111,11 @@ impl Target {
             sys::pidfd_signal(process.as_fd(), 0).context(|| format!("look at process {pid}"))?;
         }
         Ok(target)
+    }
+
+    /// The workload's root, to look something up in: what runs there may have changed it.
+    pub fn root(&self) -> Result<Root> {
+        Ok(Root::from_fd(self.root.try_clone().context(|| "dup")?))
     }
 
     /// Joins these of the workload's namespaces, all at once.
@@ -133,8 +155,6 @@ fn environment(pid: Pid) -> Result<Vec<(OsString, OsString)>> {
 /// Runs a process in the container and ends as it ended, as [`super::launch`] does.
 pub fn join(target: &Target, process: &Process, inherited: Inherited) -> Result<Infallible> {
     let start = Start::prepare(process, target.filter.as_ref(), inherited, Timings::new(false))?;
-    prctl::set_dumpable(false).context(|| "prctl PR_SET_DUMPABLE")?;
-    setns(&target.supervisor, CloneFlags::CLONE_NEWUSER).context(|| "setns CLONE_NEWUSER")?;
     target.join(CloneFlags::CLONE_NEWPID)?;
     start.fork(|workload, console| become_tenant(target, &workload, console), |_| ())
 }
@@ -147,9 +167,8 @@ fn become_tenant(target: &Target, workload: &Workload, console: Option<&OwnedFd>
     if let Some(console) = console {
         terminal(console).context(|| "make a terminal in the container")?;
     }
-    let (uid, gid) = target.ids;
-    setresgid(gid, gid, gid).context(|| format!("setresgid {gid}"))?;
-    setresuid(uid, uid, uid).context(|| format!("setresuid {uid}"))?;
+    user::join_groups(target.user.groups.as_deref())?;
+    user::become_user(target.user.uid, target.user.gid)?;
     prctl::set_no_new_privs().context(|| "prctl PR_SET_NO_NEW_PRIVS")?;
     workload.prepare()?;
     pid1::run(workload)

@@ -11,10 +11,12 @@ use std::path::Path;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::unistd::Pid;
+use oci_spec::runtime::Capability;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
 use crate::plan::Plan;
+use crate::plan::idmap::Mapping;
 use crate::seccomp::Filter;
 
 /// Where the link of the supervisor's descriptor leads.
@@ -40,10 +42,14 @@ pub struct Label {
     pub uid: u32,
     /// Group id inside.
     pub gid: u32,
+    /// Supplementary groups inside; `None` for the caller's.
+    pub groups: Option<Vec<u32>>,
+    /// All ids that there are inside.
+    pub map: Mapping,
     /// What its system calls are decided by.
     pub seccomp: Option<Filter>,
-    /// Whether it keeps CAP_DAC_OVERRIDE.
-    pub dac_override: bool,
+    /// The capabilities it keeps.
+    pub capabilities: Vec<Capability>,
     /// Command and arguments, as text.
     pub command: Vec<String>,
     /// The UUIDs of the GPUs, or their PCI addresses.
@@ -62,8 +68,10 @@ impl Label {
             digest: plan.image.digest.clone(),
             uid: plan.user.uid,
             gid: plan.user.gid,
+            groups: plan.user.groups.clone(),
+            map: plan.user.map.clone(),
             seccomp: plan.seccomp.clone(),
-            dac_override: plan.process.dac_override,
+            capabilities: plan.process.capabilities.clone(),
             command: plan.process.argv.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
             gpus: gpus.collect(),
         }

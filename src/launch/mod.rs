@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! supervisor (the caller's namespaces but for user and PID)      launched process (all new namespaces)
-//!   block signals, unshare user and PID, write id maps
+//!   block signals, unshare user and PID, write id maps (of ranges: a child does, which stays outside)
 //!   fork ───────────────────────────────────────────────────────▶ init: unshare mount, rootfs, libcontainer's init
 //!   wait for the report ◀── status pipe: an error, or closed ──── pid1: fork ──▶ workload: exec
 //!   forward signals, relay the terminal ── sigqueue, lifeline ──▶       reap, forward
@@ -21,6 +21,7 @@ pub mod label;
 mod libcontainer;
 pub mod limits;
 mod linger;
+mod mapper;
 mod namespaces;
 mod pid1;
 pub(crate) mod refused;
@@ -30,6 +31,7 @@ mod status;
 mod supervise;
 mod tty;
 mod underlay;
+mod user;
 mod workload;
 
 use std::convert::Infallible;

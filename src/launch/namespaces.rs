@@ -3,6 +3,7 @@
 use std::fs;
 
 use super::libcontainer;
+use super::mapper::Mapper;
 use crate::error::{Context, Result};
 use crate::plan::user::Ids;
 use crate::plan::{NamespaceKind, Plan};
@@ -10,8 +11,12 @@ use crate::plan::{NamespaceKind, Plan};
 /// Makes the namespaces that are made before the fork: the user's, and the one that the child is PID 1 of. Where a
 /// security module lets everybody make the first but not use it, the second is refused.
 pub(super) fn enter(plan: &Plan) -> Result<()> {
+    let mapper = Mapper::fork(&plan.user.map)?; // which has to stay outside
     libcontainer::unshare(NamespaceKind::User)?;
-    write_maps(&plan.user)?;
+    match mapper {
+        Some(mapper) => mapper.map()?,
+        None => write_maps(&plan.user)?,
+    }
     match plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid) {
         true => libcontainer::unshare(NamespaceKind::Pid),
         false => Ok(()),

@@ -17,7 +17,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
 
 use super::inject::{self, Sources};
-use super::{kept, status, underlay};
+use super::{kept, status, underlay, user};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
 use crate::plan::mounts::{Mount, What};
@@ -100,7 +100,7 @@ fn root<'p>(
     // In what an earlier run has left, links and FIFOs may be in the way: there all goes through the overlay.
     let mut left: Vec<_> = plan.files.iter().collect();
     if above.is_new {
-        if fstat(lower).context(|| "fstat the image's root")?.st_uid != plan.user.uid {
+        if Some(fstat(lower).context(|| "fstat the image's root")?.st_uid) != plan.user.callers_uid() {
             take_over(plan, lower, &above.upper)?;
         }
         left = prepare(plan, lower, &above.upper)?;
@@ -221,8 +221,9 @@ fn prepare<'p>(plan: &'p Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<Vec<&
         if let Some(levels) = levels(&directory.path, lower)
             && levels.iter().any(|(_, below)| below.is_none())
         {
-            make_above(&levels, upper)
-                .context(|| format!("mkdir `{}` in the upper layer", directory.path.display()))?;
+            let what = || format!("mkdir `{}` in the upper layer", directory.path.display());
+            let made = make_above(&levels, upper).context(what)?;
+            user::give(made.as_fd(), &plan.user).context(what)?;
         }
     }
     Ok(left)

@@ -19,7 +19,7 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{AccessFlags, Pid, faccessat, fchdir, getcwd, setpgid, tcsetpgrp};
 
-use super::{limits, signals, status};
+use super::{limits, signals, status, user};
 use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::plan::Process;
 use crate::request::Limit;
@@ -40,7 +40,7 @@ pub(crate) struct Workload {
     path: Vec<PathBuf>,
     cwd: PathBuf,
     limits: Vec<Limit>,
-    dac_override: bool,
+    kept: Vec<caps::Capability>,
     filter: Option<Filter>,
     command: OnceCell<CString>,
     terminal: bool,
@@ -87,7 +87,7 @@ impl Workload {
             path: std::env::split_paths(path.unwrap_or_default()).collect(),
             cwd: process.cwd.clone(),
             limits: process.limits.clone(),
-            dac_override: process.dac_override,
+            kept: process.capabilities.iter().copied().map(number).collect::<Result<_>>()?,
             filter: filter.cloned(),
             command: OnceCell::new(),
             terminal: process.terminal,
@@ -103,8 +103,10 @@ impl Workload {
 
     /// Gives up all capabilities but what the plan keeps, enters the working directory and finds the command.
     pub(super) fn prepare(&self) -> Result<()> {
-        let kept = self.dac_override.then_some(caps::Capability::CAP_DAC_OVERRIDE);
-        sys::drop_capabilities(kept).context(|| "give up all capabilities")?;
+        if self.terminal {
+            user::own_terminal()?;
+        }
+        sys::drop_capabilities(&self.kept).context(|| "give up all capabilities")?;
         enter(&self.cwd)?;
         let command = find(OsStr::from_bytes(self.argv[0].as_bytes()), &self.path)?;
         check_interpreters(&command)?;
@@ -127,6 +129,11 @@ impl Workload {
         let Err(errno) = nix::unistd::execve(command, &self.argv, &self.env);
         Err(not_executable(command, errno))
     }
+}
+
+/// A capability of a spec, as the kernel has it.
+fn number(capability: oci_spec::runtime::Capability) -> Result<caps::Capability> {
+    format!("CAP_{capability}").parse().context(|| format!("keep CAP_{capability}"))
 }
 
 /// Enters the working directory; a magic link there could lead to a directory that gpurun has open (CVE-2024-21626).

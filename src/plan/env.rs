@@ -5,6 +5,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
 use super::user::Ids;
 use crate::cli::EnvPolicy;
@@ -157,6 +158,15 @@ pub fn amended(env: Vec<(OsString, OsString)>, rules: &[Rule], host: &Host) -> V
     env.0
 }
 
+/// The same for another user.
+pub fn of_user(env: Vec<(OsString, OsString)>, name: &OsStr, home: &Path) -> Vec<(OsString, OsString)> {
+    let mut env = Environment(env);
+    env.set("HOME", home.as_os_str());
+    env.set("USER", name);
+    env.set("LOGNAME", name);
+    env.0
+}
+
 /// The caller's own ids keep the caller's names unless the policy is the image's; another user has its own.
 fn identity(env: &mut Environment, sources: &Sources) {
     let ids = sources.ids;
@@ -220,6 +230,7 @@ impl Environment {
 
 #[cfg(test)]
 mod tests {
+    use super::super::idmap::Mapping;
     use super::*;
 
     fn decided(policy: EnvPolicy, uid: u32, rules: &[&str]) -> Vec<String> {
@@ -238,7 +249,18 @@ mod tests {
         let env = env.map(|(k, v)| (k.into(), v.into())).to_vec();
         let host = Host { env, ..Host::example() };
         let (gid, name, home) = if uid == 0 { (0, "root", "/root") } else { (1000, "me", "/home/me") };
-        let ids = Ids { uid, gid, host_uid: 1000, host_gid: 1000, name: name.into(), home: home.into(), why: "a test" };
+        let map = Mapping::one(uid, gid, &host, "a test");
+        let ids = Ids {
+            uid,
+            gid,
+            host_uid: 1000,
+            host_gid: 1000,
+            name: name.into(),
+            home: home.into(),
+            why: "a test",
+            groups: None,
+            map,
+        };
         let rules: Vec<Rule> = rules.iter().map(|r| Rule::parse(OsStr::new(r)).unwrap()).collect();
         let image = ["A=image".to_owned(), "B=image=x".to_owned(), "LANG=en".to_owned()];
         decide(&Sources { image: &image, host: &host, policy, rules: &rules, ids: &ids, own: &[] })

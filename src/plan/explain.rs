@@ -5,7 +5,9 @@ use std::fmt::Write;
 use oci_spec::runtime::{LinuxSeccompAction, LinuxSyscall};
 
 use super::Plan;
+use super::idmap::{Extent, IdMap};
 use super::mounts::{Mount, What};
+use super::user::Ids;
 use crate::gpu::Injection;
 use crate::gpu::inventory::Gpu;
 use crate::gpu::mig::Instance;
@@ -44,10 +46,28 @@ fn image(out: &mut String, plan: &Plan) {
 
 fn user(out: &mut String, plan: &Plan) {
     let ids = &plan.user;
-    let map = format!("{}:{} = {}:{} outside", ids.uid, ids.gid, ids.host_uid, ids.host_gid);
-    line(out, "user", &map, ids.why);
+    let outside = |map: &IdMap, id| map.outside(id).unwrap_or_default(); // the plan's ids are mapped
+    let (uid, gid) = (outside(&ids.map.uids, ids.uid), outside(&ids.map.gids, ids.gid));
+    line(out, "user", &format!("{}:{} = {uid}:{gid} outside", ids.uid, ids.gid), ids.why);
+    self::ids(out, ids);
     if let Some(name) = &plan.hostname {
         line(out, "hostname", name, "--hostname");
+    }
+}
+
+/// All ids that there are, and what becomes of the caller's groups.
+fn ids(out: &mut String, ids: &Ids) {
+    let Some(mappers) = &ids.map.mappers else { return line(out, "ids", "one, the caller's", &ids.map.why) };
+    for (title, map, mapper) in
+        [("user ids", &ids.map.uids, &mappers.newuidmap), ("group ids", &ids.map.gids, &mappers.newgidmap)]
+    {
+        let why = format!("{}, by {}", ids.map.why, mapper.display());
+        let row = |e: &Extent| format!("{e} = {} outside", Extent { inside: e.outside, ..*e });
+        section(out, title, map.extents().iter().map(|e| (row(e), why.as_str())));
+    }
+    match &ids.groups {
+        Some(groups) => line(out, "groups", &format!("{groups:?}"), "the user's in the image's /etc/group"),
+        None => line(out, "groups", "the caller's", "it is the caller, whatever its number"),
     }
 }
 
@@ -85,9 +105,13 @@ fn gpu(gpu: &Gpu) -> Vec<String> {
 }
 
 fn seccomp(out: &mut String, plan: &Plan) {
-    let kept = if plan.process.dac_override { "CAP_DAC_OVERRIDE" } else { "none" };
-    let why = if plan.process.dac_override { "--fakeroot: root opens what has mode 000" } else { "always" };
-    line(out, "capabilities", kept, why);
+    let kept: Vec<_> = plan.process.capabilities.iter().map(|capability| format!("CAP_{capability}")).collect();
+    let (kept, why) = match (kept.is_empty(), &plan.user.map.mappers) {
+        (true, _) => ("none".into(), "always, but for root with `--fakeroot` or `--ids range`"),
+        (false, None) => (kept.join(" "), "--fakeroot: root opens what has mode 000"),
+        (false, Some(_)) => (kept.join(" "), "--ids range: root over the ids that are mapped"),
+    };
+    line(out, "capabilities", &kept, why);
     let Some(filter) = &plan.seccomp else {
         return line(out, "system calls", "all that an ordinary user may make", "--seccomp none");
     };

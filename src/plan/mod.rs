@@ -3,8 +3,10 @@
 //! In: values only. Out: a value that `explain` prints, `spec` renders and `launch` executes. Building it touches
 //! nothing, and nothing is decided after it. Each part says why it is there.
 
+pub mod account;
 pub mod env;
 pub mod explain;
+pub mod idmap;
 pub mod mounts;
 mod namespaces;
 mod parts;
@@ -27,12 +29,13 @@ use crate::gpu::Injection;
 use crate::host::Host;
 use crate::request::Request;
 use crate::seccomp::{self, fakeroot};
+use account::Accounts;
 use mounts::Mount;
 pub use namespaces::{Namespace, NamespaceKind};
 pub use parts::{Directory, File, ImageFacts, Link, Rootfs};
 pub use process::Process;
 pub(crate) use text::lossy;
-use user::{Accounts, Ids, Wanted};
+use user::{Ids, Wanted};
 
 /// Everything decided about a run.
 #[derive(Clone, Debug, Serialize)]
@@ -100,7 +103,7 @@ pub struct Inputs<'a> {
 pub fn build(inputs: &Inputs) -> Result<Plan> {
     let Inputs { request, host, .. } = inputs;
     let config = inputs.config.config().clone().unwrap_or_default();
-    let user = Ids::decide(wanted_user(request, &config), host, inputs.accounts)?;
+    let user = Ids::decide(wanted_user(request, &config), request.ids, host, inputs.accounts)?;
     let process = Process::decide(inputs, &config, &user)?;
     Ok(Plan {
         name: request.name.clone(),
@@ -145,8 +148,8 @@ fn files(inputs: &Inputs, ids: &Ids) -> Vec<File> {
     let file = |path, content: Option<Vec<u8>>| {
         content.map(|content| File { path, content, why: "a line for the workload's own ids" })
     };
-    let passwd = file("/etc/passwd", user::passwd_with(ids, accounts));
-    let group = file("/etc/group", user::group_with(ids, accounts));
+    let passwd = file("/etc/passwd", account::passwd_with(ids, accounts));
+    let group = file("/etc/group", account::group_with(ids, accounts));
     let apt = (inputs.request.fakeroot && inputs.has_apt).then(|| File {
         path: fakeroot::APT_SETTINGS,
         content: fakeroot::APT_STAYS_ROOT.into(),

@@ -6,10 +6,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use oci_spec::image::Config;
+use oci_spec::runtime::Capability;
 use serde::Serialize;
 
 use super::text::{lossy, lossy_list, lossy_pairs};
-use super::user::Ids;
+use super::user::{self, Ids};
 use super::{Inputs, env, signal};
 use crate::error::{Error, Result};
 use crate::request::{Limit, Request};
@@ -30,8 +31,8 @@ pub struct Process {
     pub cwd: PathBuf,
     /// Where the directory came from.
     pub cwd_why: &'static str,
-    /// Whether it keeps one capability, CAP_DAC_OVERRIDE in its own user namespace: as root it opens what has mode 000.
-    pub dac_override: bool,
+    /// The capabilities it keeps, which hold in its own user namespace.
+    pub capabilities: Vec<Capability>,
     /// Whether it gets a terminal of its own.
     pub terminal: bool,
     /// Resource limits set for it; all others are the caller's.
@@ -52,7 +53,7 @@ impl Process {
             env: environment(inputs, config, ids),
             cwd,
             cwd_why,
-            dac_override: request.fakeroot,
+            capabilities: capabilities(request, ids),
             terminal: inputs.host.terminal,
             limits: request.limits.clone(),
             stop_signal: stop_signal(request, config)?,
@@ -114,6 +115,11 @@ fn environment(inputs: &Inputs, config: &Config, ids: &Ids) -> Vec<(OsString, Os
         ids,
         own: &name.chain(inputs.devices.env.iter().cloned()).chain(gpus).collect::<Vec<_>>(),
     })
+}
+
+/// A fake root opens what has mode 000, as package managers expect it.
+fn capabilities(request: &Request, ids: &Ids) -> Vec<Capability> {
+    if request.fakeroot { vec![Capability::DacOverride] } else { user::capabilities(ids.uid, &ids.map) }
 }
 
 fn stop_signal(request: &Request, config: &Config) -> Result<i32> {

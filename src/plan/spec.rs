@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use oci_spec::OciSpecError;
 use oci_spec::runtime::{
-    Capabilities, Capability, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMappingBuilder, LinuxNamespace,
+    Capabilities, Linux, LinuxBuilder, LinuxCapabilitiesBuilder, LinuxIdMapping, LinuxIdMappingBuilder, LinuxNamespace,
     LinuxNamespaceBuilder, LinuxNamespaceType, Mount as SpecMount, MountBuilder, PosixRlimit, PosixRlimitBuilder,
-    PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, UserBuilder,
+    PosixRlimitType, Process, ProcessBuilder, RootBuilder, Spec, SpecBuilder, User, UserBuilder,
 };
 
+use super::idmap::IdMap;
 use super::mounts::{Mount, What};
+use super::user::Ids;
 use super::{NamespaceKind, Plan};
 use crate::error::{Context, Result};
 
@@ -36,7 +38,7 @@ fn process(plan: &Plan) -> std::result::Result<Process, OciSpecError> {
     let text = |s: &std::ffi::OsString| s.to_string_lossy().into_owned();
     let env = plan.process.env.iter().map(|(k, v)| format!("{}={}", text(k), text(v)));
     let none = Capabilities::new();
-    let kept: Capabilities = plan.process.dac_override.then_some(Capability::DacOverride).into_iter().collect();
+    let kept: Capabilities = plan.process.capabilities.iter().copied().collect();
     let capabilities = LinuxCapabilitiesBuilder::default()
         .bounding(kept.clone())
         .effective(kept.clone())
@@ -46,7 +48,7 @@ fn process(plan: &Plan) -> std::result::Result<Process, OciSpecError> {
         .build()?;
     let mut process = ProcessBuilder::default()
         .terminal(plan.process.terminal)
-        .user(UserBuilder::default().uid(plan.user.uid).gid(plan.user.gid).build()?)
+        .user(user(&plan.user)?)
         .args(plan.process.argv.iter().map(text).collect::<Vec<_>>())
         .env(env.collect::<Vec<_>>())
         .cwd(&plan.process.cwd)
@@ -55,6 +57,14 @@ fn process(plan: &Plan) -> std::result::Result<Process, OciSpecError> {
         .build()?;
     process.set_rlimits(rlimits(plan)?);
     Ok(process)
+}
+
+fn user(ids: &Ids) -> std::result::Result<User, OciSpecError> {
+    let user = UserBuilder::default().uid(ids.uid).gid(ids.gid);
+    match &ids.groups {
+        Some(groups) => user.additional_gids(groups.clone()).build(),
+        None => user.build(),
+    }
 }
 
 fn rlimits(plan: &Plan) -> std::result::Result<Option<Vec<PosixRlimit>>, OciSpecError> {
@@ -69,20 +79,22 @@ fn rlimits(plan: &Plan) -> std::result::Result<Option<Vec<PosixRlimit>>, OciSpec
 
 fn linux(plan: &Plan) -> std::result::Result<Linux, OciSpecError> {
     let ids = &plan.user;
-    let map = |inside: u32, outside: u32| {
-        LinuxIdMappingBuilder::default().container_id(inside).host_id(outside).size(1_u32).build()
-    };
     let namespaces = plan.namespaces.iter().map(|n| namespace(n.kind));
     let mut linux = LinuxBuilder::default()
         .namespaces(namespaces.collect::<std::result::Result<Vec<_>, _>>()?)
-        .uid_mappings(vec![map(ids.uid, ids.host_uid)?])
-        .gid_mappings(vec![map(ids.gid, ids.host_gid)?])
+        .uid_mappings(id_map(&ids.map.uids)?)
+        .gid_mappings(id_map(&ids.map.gids)?)
         .build()?;
     linux.set_seccomp(plan.seccomp.as_ref().map(|filter| filter.rules.clone()));
     linux.set_resources(None);
     linux.set_masked_paths(None);
     linux.set_readonly_paths(None);
     Ok(linux)
+}
+
+fn id_map(map: &IdMap) -> std::result::Result<Vec<LinuxIdMapping>, OciSpecError> {
+    let line = LinuxIdMappingBuilder::default;
+    map.extents().iter().map(|e| line().container_id(e.inside).host_id(e.outside).size(e.count).build()).collect()
 }
 
 fn namespace(kind: NamespaceKind) -> std::result::Result<LinuxNamespace, OciSpecError> {

@@ -11,7 +11,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use crate::cdi;
-use crate::cli::{EnvPolicy, Network, Pid, RunArgs};
+use crate::cli::{EnvPolicy, IdMode, Network, Pid, RunArgs};
 use crate::config::Given;
 use crate::error::{Context, Error, Result};
 use crate::gpu::classify::Capabilities;
@@ -44,6 +44,8 @@ pub struct Request {
     pub root: bool,
     /// `--fakeroot`
     pub fakeroot: bool,
+    /// `--ids`
+    pub ids: IdMode,
     /// `--seccomp`
     pub seccomp: seccomp::Wanted,
     /// `--stop-signal`
@@ -100,6 +102,7 @@ impl Request {
             user: args.user.clone(),
             root: args.root,
             fakeroot: args.fakeroot,
+            ids: ids(args)?,
             seccomp: seccomp::Wanted::parse(&args.seccomp)?,
             stop_signal: args.stop_signal.clone(),
             gpus: gpus(args, host, &devices)?,
@@ -133,6 +136,15 @@ impl Request {
                 .context(|| format!("stat `{}`, the source of a bind ({why})", source.display())),
             Wanted::Tmpfs { .. } => Ok(()),
         })
+    }
+}
+
+/// What is pretended hides what is done.
+fn ids(args: &RunArgs) -> Result<IdMode> {
+    match (args.ids, args.fakeroot) {
+        (IdMode::Range, true) => Err(Error::new("`--fakeroot` pretends to do what `--ids range` does")
+            .hint("`--root --ids range` changes owners and ids for real")),
+        (ids, _) => Ok(ids),
     }
 }
 

@@ -6,10 +6,12 @@ use std::os::unix::ffi::OsStrExt;
 use clap::Parser;
 
 use super::{targets, text};
-use crate::cli::Cli;
+use crate::cli::{Cli, IdMode};
 use crate::host::Host;
+use crate::host::subordinate::Subordinate;
+use crate::plan::account::{Accounts, group_with, passwd_with};
 use crate::plan::env;
-use crate::plan::user::{Accounts, Ids, Wanted, group_with, passwd_with};
+use crate::plan::user::{Ids, Wanted};
 use crate::request::Request;
 
 targets! {
@@ -34,14 +36,19 @@ targets! {
         }
     }
 
-    /// A user, and after a line of dashes each the image's passwd and group: the lines that are added say who it is.
+    /// A user, and after a line of dashes each the image's passwd and group: the lines that are added say who it is, and
+    /// all its ids are mapped.
     fn accounts(bytes) {
         let mut parts = bytes.splitn(3, |b| *b == b'\x1e').map(<[u8]>::to_vec);
         let user = text(&parts.next().unwrap_or_default());
         let accounts = Accounts { passwd: parts.next(), group: parts.next() };
-        for wanted in [Wanted::Named(&user), Wanted::Default(Some(&user)), Wanted::Root("--root")] {
-            let Ok(ids) = Ids::decide(wanted, &Host::example(), &accounts) else { continue };
+        let host = Host { subordinate: Some(Subordinate::example()), ..Host::example() };
+        let wanted = [Wanted::Named(&user), Wanted::Default(Some(&user)), Wanted::Root("--root")];
+        for (wanted, mode) in wanted.into_iter().flat_map(|wanted| [(wanted, IdMode::Auto), (wanted, IdMode::Range)]) {
+            let Ok(ids) = Ids::decide(wanted, mode, &host, &accounts) else { continue };
             assert!(i32::try_from(ids.uid).is_ok() && i32::try_from(ids.gid).is_ok());
+            let gids = ids.groups.iter().flatten().chain([&ids.gid]);
+            assert!(ids.map.uids.outside(ids.uid).is_some() && gids.copied().all(|gid| ids.map.gids.outside(gid).is_some()));
             for (before, after) in [
                 (&accounts.passwd, passwd_with(&ids, &accounts)),
                 (&accounts.group, group_with(&ids, &accounts)),
