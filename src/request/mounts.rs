@@ -130,8 +130,12 @@ fn parse_volumes(list: &OsStr, host: &Host) -> Result<Vec<Wanted>> {
 }
 
 fn is_volume_option(word: &[u8]) -> bool {
-    matches!(word, b"ro" | b"rw" | b"z" | b"Z" | b"rbind" | b"rprivate" | b"private") || refused(word).is_some()
+    let holds = [b"ro".as_slice(), b"rw", b"z", b"Z", b"rbind", b"rprivate", b"private"];
+    holds.contains(&word) || CONSISTENCY.contains(&word) || refused(word).is_some()
 }
+
+/// What Docker takes for macOS' sake and means nothing on Linux.
+const CONSISTENCY: [&[u8]; 3] = [b"consistent", b"cached", b"delegated"];
 
 /// Why an option that Docker or Podman has cannot be honoured.
 fn refused(word: &[u8]) -> Option<&'static str> {
@@ -242,6 +246,7 @@ fn parse_mount(spec: &OsStr, host: &Host) -> Result<Wanted> {
             "target" | "dst" | "destination" => target = Some(PathBuf::from(value)),
             "readonly" | "ro" => read_only = matches!(&*text, "" | "true" | "1"),
             "bind-propagation" if matches!(&*text, "private" | "rprivate") => {}
+            "consistency" if CONSISTENCY.contains(&text.as_bytes()) => {}
             "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "consistency" => {
                 let why = refused(text.as_bytes()).unwrap_or("what is mounted below comes along, read-only with it");
                 return Err(bad(format!("`{key}={text}` cannot be had: {why}")));
