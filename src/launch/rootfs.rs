@@ -106,12 +106,18 @@ fn root<'p>(
     let refused = match overlay(lower, above.at) {
         Ok(root) => return Ok((root, left)),
         Err(e) if plan.rootfs.otherwise.is_none() => return Err(e.hint(kept::INSTEAD)),
+        Err(e) if is_shortage(&e) => return Err(e),
         Err(e) => e,
     };
     let root = underlay::build(plan, lower, &open_dir(&Path::new(SCRATCH).join("root"))?)
         .map_err(|e| e.hint(format!("it was tried because the kernel refused an overlay: {refused:#}")))?;
     status.notice(format!("the image is read-only here, but for /tmp and the like: {refused:#}"));
     Ok((root, plan.files.iter().collect()))
+}
+
+/// What may be there again the next time is no reason to run with less.
+fn is_shortage(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC))
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {
