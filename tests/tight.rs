@@ -169,3 +169,53 @@ fn dpkg_installs_what_belongs_to_somebody_else() {
     assert_eq!((fake.status, &*fake.stdout), (0, "x\n4755\ninstall ok installed\n"), "{fake:?}");
     assert_ne!(install("--root").status, 0);
 }
+
+const SPEC: &str = "Name: owned
+Version: 1
+Release: 1
+Summary: x
+License: x
+BuildArch: noarch
+%description
+x
+%install
+mkdir -p %{buildroot}/srv/owned
+for name in file set-id capable; do echo x >%{buildroot}/srv/owned/$name; done
+ln -s file %{buildroot}/srv/owned/link
+%post
+chown 33:33 /srv/owned/file
+%files
+%dir %attr(0750,mail,mail) /srv/owned
+%attr(0640,daemon,mail) /srv/owned/file
+%attr(4755,daemon,daemon) /srv/owned/set-id
+%attr(0755,root,root) %caps(cap_net_raw=ep) /srv/owned/capable
+%attr(-,daemon,daemon) /srv/owned/link
+";
+
+/// As dnf does through the same library.
+#[test]
+fn rpm_installs_what_belongs_to_somebody_else() {
+    let case = Case::new();
+    if !can(Path::new("/usr/bin/rpmbuild").exists() && Path::new("/lib").is_symlink(), "rpm, and /lib in /usr") {
+        return;
+    }
+    let mut build = std::process::Command::new("rpmbuild");
+    case.surround(build.arg("-bb").arg(format!("-D_rpmdir {}", text(&case.path("image")))));
+    let built = build.arg(case.file("owned.spec", SPEC)).finish();
+    assert_eq!(built.status, 0, "{built:?}");
+    std::fs::remove_dir_all(case.image.at("/bin")).unwrap();
+    for dir in ["bin", "sbin", "lib", "lib64"] {
+        case.image.link(&format!("/{dir}"), &format!("usr/{dir}"));
+    }
+    case.image.file("/etc/passwd", "root:x:0:0::/:/bin/sh\ndaemon:x:1:1::/:/bin/sh\nmail:x:8:8::/:/bin/sh\n");
+    case.image.file("/etc/group", "root:x:0:\ndaemon:x:1:\nmail:x:8:\n");
+    let install = |who: &str| {
+        let script = "rpm -i --nodeps --dbpath /var/lib/rpm /noarch/owned-1-1.noarch.rpm >/log 2>&1; status=$?; \
+                      stat -c '%a %u' /srv/owned /srv/owned/*; rpm -q --dbpath /var/lib/rpm owned; exit $status";
+        case.sh(&[who, "-v", "/usr:/usr:ro"], script)
+    };
+    let fake = install("--fakeroot");
+    let modes = "750 0\n755 0\n640 0\n777 0\n4755 0\n";
+    assert_eq!((fake.status, &*fake.stdout), (0, &*format!("{modes}owned-1-1.noarch\n")), "{fake:?}");
+    assert_ne!(install("--root").status, 0);
+}
