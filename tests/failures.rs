@@ -3,6 +3,8 @@
 use nix::errno::Errno;
 
 use crate::support::filter::fail_nth;
+use crate::support::image::{Image, oci, pull};
+use crate::support::listing::list;
 use crate::support::process::{count, eventually};
 use crate::support::{Case, Finish, Finished};
 
@@ -76,9 +78,9 @@ const FACTS: &[&str] = &[
     "write",
 ];
 
-fn leftovers(case: &Case) -> Vec<std::path::PathBuf> {
-    let entries = ["tmp", "work", "home"].iter().flat_map(|dir| std::fs::read_dir(case.path(dir)).expect("list"));
-    entries.map(|entry| entry.expect("list").path()).collect()
+/// All paths that a start could leave something at.
+fn paths(case: &Case) -> Vec<Vec<u8>> {
+    ["tmp", "work", "home"].iter().flat_map(|dir| list(&case.path(dir)).into_keys()).collect()
 }
 
 /// A start in which the call of that number failed.
@@ -100,17 +102,16 @@ impl Start {
 
 /// Lets each of these calls fail in turn with this error: either the run does without what it asked for, or it ends with
 /// a sentence that has the error in it. Nothing stays.
-fn each_fails(steps: &[&'static str], errno: i32) -> Vec<Start> {
-    let case = Case::new();
-    let image = case.image.digest();
+fn each_fails(case: &Case, image: &str, steps: &[&'static str], errno: i32) -> Vec<Start> {
     let mounts = || std::fs::read_to_string("/proc/self/mountinfo").expect("read the mounts");
-    let mounted = mounts();
+    let before = (mounts(), case.image.digest(), paths(case));
     let word = format!("86404.{}.{errno}", std::process::id());
     let script = format!("echo ran; : {word}");
-    let options = ["--hostname", "x", "--tmpfs", "/t", "--ulimit", "core=0"];
+    let options = ["--hostname", "x", "--tmpfs", "/t", "--ulimit", "core=0", image, "sh", "-c", &script];
     let mut starts = Vec::new();
     for nth in 0.. {
-        let mut command = case.gpurun(&options, &["sh", "-c", &script]);
+        let mut command = case.bare();
+        command.args(options);
         let answers = fail_nth(&mut command, steps, nth, errno);
         let finished = command.env("TMPDIR", case.path("tmp")).finish();
         drop(command);
@@ -119,13 +120,19 @@ fn each_fails(steps: &[&'static str], errno: i32) -> Vec<Start> {
             break;
         };
         eventually("every process is gone", || count(&word) == 0);
-        assert_eq!(leftovers(&case), [""; 0].map(std::path::PathBuf::from), "{nth} {call}");
+        assert_eq!(paths(case), before.2, "{nth} {call}");
         let start = Start { call: call.name(), finished };
         check(&start, errno);
         starts.push(start);
     }
-    assert_eq!((mounts(), case.image.digest()), (mounted, image));
+    assert_eq!((mounts(), case.image.digest()), (before.0, before.1));
     starts
+}
+
+/// The same for the case's own tree.
+fn each_fails_of(steps: &[&'static str], errno: i32) -> Vec<Start> {
+    let case = Case::new();
+    each_fails(&case, &case.reference().to_string_lossy(), steps, errno)
 }
 
 fn check(Start { call, finished }: &Start, errno: i32) {
@@ -170,13 +177,13 @@ const NEEDED: &[&str] = &[
 /// An error that nothing here expects.
 #[test]
 fn a_start_that_fails_at_any_step_says_so_and_leaves_nothing() {
-    assert_needed(&each_fails(STEPS, libc::EXDEV), &[NEEDED, &["fsopen"]].concat());
+    assert_needed(&each_fails_of(STEPS, libc::EXDEV), &[NEEDED, &["fsopen"]].concat());
 }
 
 #[test]
 fn where_the_machine_is_short_of_something_nothing_is_left_out() {
     for errno in [libc::ENOMEM, libc::EMFILE, libc::ENOSPC] {
-        let starts = each_fails(STEPS, errno);
+        let starts = each_fails_of(STEPS, errno);
         assert_needed(&starts, &[NEEDED, &["fsopen", "fsconfig"]].concat());
         assert!(!starts.iter().any(Start::has_less));
     }
@@ -185,7 +192,7 @@ fn where_the_machine_is_short_of_something_nothing_is_left_out() {
 #[test]
 fn where_a_call_is_forbidden_only_the_overlay_is_done_without() {
     for errno in [libc::EPERM, libc::ENOSYS] {
-        let starts = each_fails(STEPS, errno);
+        let starts = each_fails_of(STEPS, errno);
         assert_needed(&starts, NEEDED);
         let less = starts.iter().filter(|start| start.has_less());
         assert!(less.clone().any(|start| start.call == "fsconfig") && less.clone().all(Start::ran));
@@ -194,5 +201,13 @@ fn where_a_call_is_forbidden_only_the_overlay_is_done_without() {
 
 #[test]
 fn what_cannot_be_found_out_or_written_is_said_too() {
-    assert_needed(&each_fails(FACTS, libc::EIO), &["openat", "read", "write", "fcntl"]);
+    assert_needed(&each_fails_of(FACTS, libc::EIO), &["openat", "read", "write", "fcntl"]);
+}
+
+#[test]
+fn what_the_store_cannot_read_is_said_too() {
+    let case = Case::new();
+    let reference = oci(&Image::busybox().layout(&case, "layout"));
+    pull(&case, &reference);
+    assert_needed(&each_fails(&case, &reference, FACTS, libc::EIO), &["openat", "read", "flock"]);
 }
