@@ -4,7 +4,7 @@
 //! mount namespace that is not a container's: the caller's own, or another that the caller's user namespace owns, such as
 //! pam_namespace and Slurm's job_container make for a session or a job. No workload can get into one of those (setns(2)),
 //! so none can pass for a supervisor: whatever it does to its own descriptors, name, arguments and environment, what is
-//! believed was written by gpurun on the host.
+//! believed was written by gpurun on the host. Docker's containers have such a mount namespace too, and PIDs of their own.
 
 use std::cmp::Reverse;
 use std::fs::{File, Metadata};
@@ -110,10 +110,12 @@ impl Process {
 
     /// Whether a label of this process would be believed.
     fn is_candidate(&self) -> bool {
-        let own = |name| namespace(Path::new("/proc/self"), name);
+        let namespace = |process: &Path, kind| std::fs::read_link(process.join("ns").join(kind)).ok();
+        let own = |kind| namespace(Path::new("/proc/self"), kind);
+        let shares = |kind| namespace(&self.dir(), kind).is_some_and(|its| own(kind) == Some(its));
         std::fs::metadata(self.dir()).is_ok_and(|meta| meta.uid() == geteuid().as_raw())
-            && own("user").is_some_and(|user| namespace(&self.dir(), "user") != Some(user))
-            && (own("mnt").is_some_and(|mnt| namespace(&self.dir(), "mnt") == Some(mnt)) || self.is_beside())
+            && !shares("user")
+            && (shares("mnt") || shares("pid") && self.is_beside())
     }
 
     /// Whether the caller's user namespace owns the mount namespace.
@@ -123,11 +125,6 @@ impl Process {
         let owner = owner.and_then(|owner| File::from(owner).metadata().ok()).map(identity);
         owner.is_some() && owner == std::fs::metadata("/proc/self/ns/user").ok().map(identity)
     }
-}
-
-/// A namespace of the process with this directory in /proc.
-fn namespace(process: &Path, name: &str) -> Option<PathBuf> {
-    std::fs::read_link(process.join("ns").join(name)).ok()
 }
 
 /// Seconds since a process was started.
