@@ -109,6 +109,8 @@ pub(super) fn mounts(error: Error) -> Error {
 fn explain_mounts(error: Error, confined: impl FnOnce() -> Option<String>) -> Error {
     match error.errno() {
         Some(libc::ENOSYS) => error.hint(UNKNOWN),
+        Some(libc::EMFILE) => error.hint("a limit of the caller's: `ulimit -n` raises it"),
+        Some(libc::EFBIG) => error.hint("a limit of the caller's: `ulimit -f` raises it"),
         Some(errno @ (libc::EPERM | libc::EACCES)) => match confined() {
             Some(label) => error.hint(within(&label)),
             None if errno == libc::EPERM => error.hint(
@@ -117,6 +119,16 @@ fn explain_mounts(error: Error, confined: impl FnOnce() -> Option<String>) -> Er
             ),
             None => error,
         },
+        _ => error,
+    }
+}
+
+/// An error of fork(2).
+pub(super) fn processes(error: Error) -> Error {
+    match error.errno() {
+        Some(libc::EAGAIN) => {
+            error.hint("a limit of the caller's or the job's: `ulimit -u`, or its cgroup's `pids.max`")
+        }
         _ => error,
     }
 }
