@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::support::filter::refuse;
 use crate::support::{Case, Finish, can, text};
 
 /// Has a name for each thing that it tries, with the exit status of the try.
@@ -97,6 +98,23 @@ fn a_fake_root_changes_owners_and_ids_and_makes_nodes() {
         assert_ne!(case.sh(&["--root"], command).status, 0, "{command}");
     }
     case.sh(&["--fakeroot", "-u", "5"], ":").ends(125);
+}
+
+/// As a tmpfs is before Linux 6.6: neither dpkg nor rpm could move a new directory to its place.
+#[test]
+fn where_no_package_can_be_installed_a_fake_root_is_told_what_works() {
+    let case = Case::new();
+    let under = |options: &[&str]| {
+        let mut command = case.gpurun(options, &["echo", "ran"]);
+        refuse(&mut command, "fgetxattr", None, libc::EOPNOTSUPP);
+        command.finish()
+    };
+    let told = under(&["--fakeroot"]);
+    assert_eq!((told.status, &*told.stdout), (0, "ran\n"), "{told:?}");
+    assert!(told.stderr.starts_with("gpurun: packages cannot be installed here"), "{told:?}");
+    assert!(told.stderr.contains("`--overlay DIR`") && told.stderr.lines().count() == 1, "{told:?}");
+    assert_eq!(under(&["--root"]).ok(), "ran\n");
+    case.sh(&["--fakeroot"], ":").ok();
 }
 
 #[test]

@@ -5,7 +5,7 @@
 
 use std::ffi::CStr;
 use std::fs::{File, TryLockError};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -34,7 +34,7 @@ const SHARED: &[(i64, &str)] = &[
 pub(super) const INSTEAD: &str = "`--overlay` needs a directory on a local ext4, xfs or btrfs, or since Linux 6.6 on a \
                                   tmpfs: $TMPDIR or /scratch of the node, or /dev/shm";
 
-/// What overlayfs marks a directory by that has taken the place of the image's; without it none can be removed.
+/// What overlayfs marks a directory by that has taken the place of the image's; without it none can be removed or moved.
 const MARK: &CStr = c"user.overlay.opaque";
 
 /// Makes the directory if its parent is there, and keeps other runs from it as long as the file is open.
@@ -50,7 +50,7 @@ pub(super) fn open(dir: &Path) -> Result<File> {
     if let Some(name) = shared(kind) {
         return Err(Error::new(format!("{name} cannot hold it"))).context(what).hint(|| INSTEAD);
     }
-    if sys::xattr(file.as_fd(), MARK) == Err(Errno::EOPNOTSUPP) {
+    if !can_mark(file.as_fd()) {
         let error = Error::new("its file system has no extended attributes of users");
         return Err(error).context(what).hint(|| INSTEAD);
     }
@@ -65,6 +65,11 @@ pub(super) fn open(dir: &Path) -> Result<File> {
         return Err(error).context(what).hint(|| "name a new or an empty directory");
     }
     Ok(file)
+}
+
+/// Whether the file system of an open directory has the attributes of users that overlayfs marks directories by.
+pub(super) fn can_mark(dir: BorrowedFd) -> bool {
+    sys::xattr(dir, MARK) != Err(Errno::EOPNOTSUPP)
 }
 
 fn shared(kind: i64) -> Option<&'static str> {
