@@ -1,17 +1,22 @@
 //! The caller's runs, found under /proc alone.
 //!
-//! In: /proc. Out: [`Run`] values, and the one that a user means. A run is a labelled supervisor of the caller's in the
-//! caller's own mount namespace. No workload can get into that one, so none can pass for a supervisor: whatever it does
-//! to its own descriptors, name, arguments and environment, what is believed was written by gpurun on the host.
+//! In: /proc. Out: [`Run`] values, and the one that a user means. A run is a labelled supervisor of the caller's in a
+//! mount namespace that is not a container's: the caller's own, or another that the caller's user namespace owns, such as
+//! pam_namespace and Slurm's job_container make for a session or a job. No workload can get into one of those (setns(2)),
+//! so none can pass for a supervisor: whatever it does to its own descriptors, name, arguments and environment, what is
+//! believed was written by gpurun on the host. Docker's containers have such a mount namespace too, and PIDs of their own.
 
 use std::cmp::Reverse;
+use std::fs::{File, Metadata};
+use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::unistd::{Pid, SysconfVar, geteuid, sysconf};
 
 use crate::error::{Context, Error, Result};
 use crate::launch::label::{self, Label};
+use crate::sys;
 
 /// One run.
 #[derive(Clone, Debug)]
@@ -105,11 +110,20 @@ impl Process {
 
     /// Whether a label of this process would be believed.
     fn is_candidate(&self) -> bool {
-        let namespace = |process: PathBuf, name| std::fs::read_link(process.join("ns").join(name)).ok();
-        let own = |name| namespace("/proc/self".into(), name);
+        let namespace = |process: &Path, kind| std::fs::read_link(process.join("ns").join(kind)).ok();
+        let own = |kind| namespace(Path::new("/proc/self"), kind);
+        let shares = |kind| namespace(&self.dir(), kind).is_some_and(|its| own(kind) == Some(its));
         std::fs::metadata(self.dir()).is_ok_and(|meta| meta.uid() == geteuid().as_raw())
-            && own("mnt").is_some_and(|mnt| namespace(self.dir(), "mnt") == Some(mnt))
-            && namespace(self.dir(), "user") != own("user")
+            && !shares("user")
+            && (shares("mnt") || shares("pid") && self.is_beside())
+    }
+
+    /// Whether the caller's user namespace owns the mount namespace.
+    fn is_beside(&self) -> bool {
+        let identity = |meta: Metadata| (meta.dev(), meta.ino());
+        let owner = File::open(self.dir().join("ns/mnt")).ok().and_then(|mounts| sys::owner(mounts.as_fd()).ok());
+        let owner = owner.and_then(|owner| File::from(owner).metadata().ok()).map(identity);
+        owner.is_some() && owner == std::fs::metadata("/proc/self/ns/user").ok().map(identity)
     }
 }
 

@@ -140,17 +140,18 @@ pub fn open_tree(dir: BorrowedFd, path: &Path, recursive: bool) -> Result<OwnedF
 
 /// A new file system of this type, mounted nowhere yet (fsopen(2), fsmount(2)). A `None` value sets a flag.
 pub fn fsmount(fstype: &CStr, options: &[(&CStr, Option<&CStr>)], attr: MountAttr) -> Result<OwnedFd> {
-    let what = |call: &str| format!("{call} a {} file system", fstype.to_string_lossy());
+    let what = |call: &str| format!("{call} `{}`", fstype.to_string_lossy());
     // SAFETY: `fstype` is a C string that outlives the call.
     let fs = fd(unsafe { libc::syscall(libc::SYS_fsopen, fstype.as_ptr(), libc::FSOPEN_CLOEXEC) })
         .context(|| what("fsopen"))?;
     for (key, value) in options {
         let cmd = if value.is_some() { libc::FSCONFIG_SET_STRING } else { libc::FSCONFIG_SET_FLAG };
         fsconfig(fs.as_fd(), cmd, Some(key), *value).context(|| {
-            format!("{} with {}={}", what("fsconfig"), key.to_string_lossy(), value.unwrap_or(c"").to_string_lossy())
+            let value = value.map(|value| format!("={}", value.to_string_lossy())).unwrap_or_default();
+            format!("{} with {}{value}", what("fsconfig"), key.to_string_lossy())
         })?;
     }
-    fsconfig(fs.as_fd(), libc::FSCONFIG_CMD_CREATE, None, None).context(|| what("create"))?;
+    fsconfig(fs.as_fd(), libc::FSCONFIG_CMD_CREATE, None, None).context(|| what("fsconfig: create"))?;
     // SAFETY: plain integers.
     fd(unsafe { libc::syscall(libc::SYS_fsmount, fs.as_raw_fd(), libc::FSMOUNT_CLOEXEC, attr.0) })
         .context(|| what("fsmount"))
@@ -326,6 +327,12 @@ pub fn pidfd_signal(process: BorrowedFd, signal: i32) -> Result<()> {
     // SAFETY: a null siginfo is allowed.
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), signal, none, 0) })
         .context(|| format!("pidfd_send_signal {signal}"))
+}
+
+/// The user namespace that a namespace belongs to; EPERM if it is not this process's own or one below (ioctl_ns(2)).
+pub fn owner(namespace: BorrowedFd) -> Result<OwnedFd> {
+    // SAFETY: the ioctl has no argument. The descriptor closes on exec.
+    fd(unsafe { libc::ioctl(namespace.as_raw_fd(), libc::NS_GET_USERNS) }.into()).context(|| "ioctl NS_GET_USERNS")
 }
 
 /// Sends a descriptor over a socket (SCM_RIGHTS).

@@ -93,6 +93,26 @@ fn what_blocks_user_namespaces_is_recognised_by_its_switch() {
     }
 }
 
+/// A process that AppArmor or SELinux confines is told by what: the file of its own label says it.
+#[test]
+fn what_confines_gpurun_is_named() {
+    let case = Case::new();
+    for (label, switch, words) in [
+        ("docker-default (enforce)", 1, &["confined as `docker-default (enforce)`", "apparmor=unconfined"][..]),
+        ("system_u:system_r:container_t:s0:c1,c2", 0, &["`system_u:system_r:container_t:s0:c1,c2`", "label=disable"]),
+        ("unprivileged_userns (enforce)", 0, &["apparmor_parser -r /etc/apparmor.d/gpurun"]),
+        ("unconfined", 0, &["seccomp=unconfined"]),
+    ] {
+        let set = format!(
+            "mount -t tmpfs none /proc/sys/kernel && echo {switch} >/proc/sys/kernel/apparmor_restrict_unprivileged_userns \
+             && echo '{label}' >label && mount --bind label /proc/$$/attr/current && exec \"$G\" \"$I\" true"
+        );
+        let mut command = nested(&case, &set);
+        refuse(&mut command, "unshare", Some(libc::CLONE_NEWUSER as u64), libc::EPERM);
+        command.finish().refused(&[&["unshare a user namespace", "EPERM", "hint: "], words].concat());
+    }
+}
+
 #[test]
 fn a_root_of_gpuruns_cannot_map_root_again_and_is_told() {
     let case = Case::new();

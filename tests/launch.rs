@@ -218,6 +218,25 @@ fn mask_umask_and_limits_stay_the_callers() {
 }
 
 #[test]
+fn a_limit_that_a_start_cannot_keep_is_named() {
+    let case = Case::new();
+    for (limit, words) in [
+        ("-n 12", &["open_tree", "Too many open files", "hint: ", "`ulimit -n`"][..]),
+        ("-f 0", &["write `/etc/passwd`", "File too large", "hint: ", "`ulimit -f`"]),
+        ("-u 1", &["fork", "EAGAIN", "hint: ", "`ulimit -u`"]),
+    ] {
+        // Only what the test itself needs is handed down.
+        let shell = format!(
+            "for fd in /proc/$$/fd/*; do [ ${{fd##*/}} -gt 2 ] && eval \"exec ${{fd##*/}}>&-\"; done; ulimit {limit}; exec \"$1\" -q \"$2\" echo ran"
+        );
+        let mut command = Command::new("bash");
+        command.args(["-c", &shell, "x"]).arg(program()).arg(case.reference());
+        case.surround(&mut command);
+        command.finish().refused(words);
+    }
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_the_writer() {
     let case = Case::new();
     assert_eq!(case.sh(&[], "(yes; echo $? >&2) | head -n 1").stderr, "141\n");

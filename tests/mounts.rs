@@ -83,9 +83,12 @@ fn separators_are_escaped_and_options_that_hold_anyway_are_taken() {
     let case = Case::new();
     case.file("a,b:c\\d/f", "odd\n");
     let escaped = text(&case.path("a,b:c\\d")).replace(',', "\\,").replace(':', "\\:");
-    let option = format!("{escaped}:/m\\:n:rprivate,z,ro");
+    let option = format!("{escaped}:/m\\:n:rprivate,z,cached,ro");
     assert_eq!(case.sh(&["-v", &option], "cat /m:n/f; touch /m:n/x 2>/dev/null || echo ro").ok(), "odd\nro\n");
-    let mount = format!("type=bind,\"src={}\",dst=/o,bind-propagation=rprivate", text(&case.path("a,b:c\\d")));
+    let mount = format!(
+        "type=bind,\"src={}\",dst=/o,bind-propagation=rprivate,consistency=cached",
+        text(&case.path("a,b:c\\d"))
+    );
     assert_eq!(case.sh(&["--mount", &mount], "cat /o/f").ok(), "odd\n");
 }
 

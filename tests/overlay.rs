@@ -114,3 +114,14 @@ fn a_file_system_that_cannot_hold_it_is_named_with_what_works_instead() {
     command.env("G", program()).env("I", case.reference()).env("D", case.path("work"));
     command.finish().refused(&["m/kept", "overlayfs cannot hold it", "hint: ", "xfs", "/dev/shm"]);
 }
+
+/// As a tmpfs is before Linux 6.6.
+#[test]
+fn without_extended_attributes_nothing_can_be_removed_so_it_is_refused() {
+    let case = Case::new();
+    let script = "mount -t ramfs none \"$D\" && exec \"$G\" --overlay \"$D/kept\" \"$I\" echo ran";
+    let mut command = Command::new("unshare");
+    case.surround(command.args(["-Urm", "sh", "-c", script]));
+    command.env("G", program()).env("I", case.reference()).env("D", case.path("work"));
+    command.finish().refused(&["work/kept", "extended attributes", "hint: ", "ext4"]);
+}

@@ -69,6 +69,18 @@ fn every_option_of_dockers_is_had_or_refused_with_what_works() {
 }
 
 #[test]
+fn what_has_to_be_text_is_named_where_it_is_none() {
+    use std::os::unix::ffi::OsStrExt;
+    let (case, odd) = (Case::new(), std::ffi::OsStr::from_bytes(b"./\xff"));
+    case.bare().arg(odd).arg("true").finish().refused(&["an image", "is not UTF-8", "hint: ", "`cd` there"]);
+    case.bare().arg("--name").arg(odd).arg("x").finish().refused(&["no path", "is not UTF-8"]);
+    std::fs::create_dir(case.path("work").join(odd)).unwrap();
+    let mut command = case.bare();
+    command.current_dir(case.path("work").join(odd)).args(["--here", "../../image", "sh", "-c", "echo ran"]);
+    assert_eq!(command.finish().ok(), "ran\n");
+}
+
+#[test]
 fn gpus_are_not_needed_to_run() {
     let case = Case::new();
     let driver = ["/proc/driver/nvidia/version", "/dev/nvidiactl"].iter().any(|p| std::path::Path::new(p).exists());

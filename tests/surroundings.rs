@@ -49,6 +49,33 @@ fn an_id_without_a_name() {
     assert_eq!(finished.ok(), "54321\nran\n");
 }
 
+/// Whoever looks a name up through the C library waits for ever here: the settings of its directory services are a FIFO.
+#[test]
+fn no_directory_service_is_asked() {
+    let case = Case::new();
+    for options in ["", "--root", "-u 5:6", "--home"] {
+        let script = format!(
+            "mkfifo nss && mount --bind nss /etc/nsswitch.conf && mount --bind /dev/null /etc/passwd || exit 99; \
+             timeout 0.2 id -un; test $? = 124 || exit 98; \"$G\" {options} \"$I\" echo ran && \"$G\" ps >/dev/null"
+        );
+        let mut command = Command::new("unshare");
+        case.surround(command.args(["-Urm", "sh", "-c", &script]));
+        let finished = command.env("G", program()).env("I", case.reference()).env_remove("USER").finish();
+        assert_eq!(finished.ok(), "ran\n", "{options}");
+        std::fs::remove_file(case.path("work/nss")).unwrap();
+    }
+}
+
+/// As root in a user namespace finds the home of somebody else, and everybody one on a file server that is closed to them.
+#[test]
+fn a_home_that_cannot_be_read() {
+    let case = Case::new();
+    let script = "chmod 0 ~; \"$G\" \"$I\" sh -c 'cd ~ && echo ran'; \"$G\" --root --home \"$I\" sh -c \"echo ran; ls $HOME\"; chmod 700 ~";
+    let finished = shell(&case, script);
+    assert_eq!((finished.status, &*finished.stdout), (0, "ran\nran\n"), "{finished:?}");
+    assert!(finished.stderr.contains("Permission denied"), "{finished:?}");
+}
+
 #[test]
 fn inside_bubblewrap() {
     let case = Case::new();

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::support::filter::refuse;
 use crate::support::{Case, Finish, can, text};
 
 /// Has a name for each thing that it tries, with the exit status of the try.
@@ -99,6 +100,23 @@ fn a_fake_root_changes_owners_and_ids_and_makes_nodes() {
     case.sh(&["--fakeroot", "-u", "5"], ":").ends(125);
 }
 
+/// As a tmpfs is before Linux 6.6: neither dpkg nor rpm could move a new directory to its place.
+#[test]
+fn where_no_package_can_be_installed_a_fake_root_is_told_what_works() {
+    let case = Case::new();
+    let under = |options: &[&str]| {
+        let mut command = case.gpurun(options, &["echo", "ran"]);
+        refuse(&mut command, "fgetxattr", None, libc::EOPNOTSUPP);
+        command.finish()
+    };
+    let told = under(&["--fakeroot"]);
+    assert_eq!((told.status, &*told.stdout), (0, "ran\n"), "{told:?}");
+    assert!(told.stderr.starts_with("gpurun: packages cannot be installed here"), "{told:?}");
+    assert!(told.stderr.contains("`--overlay DIR`") && told.stderr.lines().count() == 1, "{told:?}");
+    assert_eq!(under(&["--root"]).ok(), "ran\n");
+    case.sh(&["--fakeroot"], ":").ok();
+}
+
 #[test]
 fn apt_is_told_to_stay_root_where_there_is_one() {
     let case = Case::new();
@@ -174,4 +192,54 @@ pub(crate) fn installs(case: &Case, options: &[&str], owned: &str) {
     let want = format!("x\n{owned}\ninstall ok installed\n");
     assert_eq!((finished.status, &finished.stdout), (0, &want), "{finished:?}");
     assert_ne!(install(&["--root"]).status, 0);
+}
+
+const SPEC: &str = "Name: owned
+Version: 1
+Release: 1
+Summary: x
+License: x
+BuildArch: noarch
+%description
+x
+%install
+mkdir -p %{buildroot}/srv/owned
+for name in file set-id capable; do echo x >%{buildroot}/srv/owned/$name; done
+ln -s file %{buildroot}/srv/owned/link
+%post
+chown 33:33 /srv/owned/file
+%files
+%dir %attr(0750,mail,mail) /srv/owned
+%attr(0640,daemon,mail) /srv/owned/file
+%attr(4755,daemon,daemon) /srv/owned/set-id
+%attr(0755,root,root) %caps(cap_net_raw=ep) /srv/owned/capable
+%attr(-,daemon,daemon) /srv/owned/link
+";
+
+/// As dnf does through the same library.
+#[test]
+fn rpm_installs_what_belongs_to_somebody_else() {
+    let case = Case::new();
+    if !can(Path::new("/usr/bin/rpmbuild").exists() && Path::new("/lib").is_symlink(), "rpm, and /lib in /usr") {
+        return;
+    }
+    let mut build = std::process::Command::new("rpmbuild");
+    case.surround(build.arg("-bb").arg(format!("-D_rpmdir {}", text(&case.path("image")))));
+    let built = build.arg(case.file("owned.spec", SPEC)).finish();
+    assert_eq!(built.status, 0, "{built:?}");
+    std::fs::remove_dir_all(case.image.at("/bin")).unwrap();
+    for dir in ["bin", "sbin", "lib", "lib64"] {
+        case.image.link(&format!("/{dir}"), &format!("usr/{dir}"));
+    }
+    case.image.file("/etc/passwd", "root:x:0:0::/:/bin/sh\ndaemon:x:1:1::/:/bin/sh\nmail:x:8:8::/:/bin/sh\n");
+    case.image.file("/etc/group", "root:x:0:\ndaemon:x:1:\nmail:x:8:\n");
+    let install = |who: &str| {
+        let script = "rpm -i --nodeps --dbpath /var/lib/rpm /noarch/owned-1-1.noarch.rpm >/log 2>&1; status=$?; \
+                      stat -c '%a %u' /srv/owned /srv/owned/*; rpm -q --dbpath /var/lib/rpm owned; exit $status";
+        case.sh(&[who, "-v", "/usr:/usr:ro"], script)
+    };
+    let fake = install("--fakeroot");
+    let modes = "750 0\n755 0\n640 0\n777 0\n4755 0\n";
+    assert_eq!((fake.status, &*fake.stdout), (0, &*format!("{modes}owned-1-1.noarch\n")), "{fake:?}");
+    assert_ne!(install("--root").status, 0);
 }

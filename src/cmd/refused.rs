@@ -1,6 +1,6 @@
 //! Options of Docker that mean nothing to a rootless launcher that runs one command: why, and what works instead.
 //!
-//! In: clap's usage error. Out: the reason, if it is about one of them. Pure.
+//! In: clap's usage error. Out: the reason, if it is about one of them, or about what is no text. Pure.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
@@ -66,6 +66,12 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// The reason why an option is refused.
 pub(super) fn reason(usage: &clap::Error) -> Option<Error> {
+    if usage.kind() == ErrorKind::InvalidUtf8 {
+        return Some(
+            Error::new("an image, or what an option takes that is no path, is not UTF-8")
+                .hint("such a path of an image is named from its directory: `cd` there, and `./NAME`"),
+        );
+    }
     let Some(ContextValue::String(argument)) = usage.get(ContextKind::InvalidArg) else { return None };
     let option = argument.split([' ', '=']).next().unwrap_or_default();
     if option == "--init" && usage.kind() == ErrorKind::TooManyValues {

@@ -3,12 +3,16 @@
 //! `DIR/upper` holds what the workload has changed, `DIR/work` is overlayfs's own. What an earlier run left in them is as
 //! hostile as an image: nothing in them is opened here.
 
+use std::ffi::CStr;
 use std::fs::{File, TryLockError};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::statfs::fstatfs;
 
 use crate::error::{Context, Error, Hint, Result};
+use crate::sys;
 
 /// File systems that other machines write as well: overlayfs needs what they do not have, or they lock up (linux/magic.h,
 /// and the file systems' own sources).
@@ -27,8 +31,11 @@ const SHARED: &[(i64, &str)] = &[
 ];
 
 /// What works instead of a directory that does not.
-pub(super) const INSTEAD: &str =
-    "`--overlay` needs a directory on a local ext4, xfs, btrfs or tmpfs: $TMPDIR or /scratch of the node, or /dev/shm";
+pub(super) const INSTEAD: &str = "`--overlay` needs a directory on a local ext4, xfs or btrfs, or since Linux 6.6 on a \
+                                  tmpfs: $TMPDIR or /scratch of the node, or /dev/shm";
+
+/// What overlayfs marks a directory by that has taken the place of the image's; without it none can be removed or moved.
+const MARK: &CStr = c"user.overlay.opaque";
 
 /// Makes the directory if its parent is there, and keeps other runs from it as long as the file is open.
 pub(super) fn open(dir: &Path) -> Result<File> {
@@ -43,6 +50,10 @@ pub(super) fn open(dir: &Path) -> Result<File> {
     if let Some(name) = shared(kind) {
         return Err(Error::new(format!("{name} cannot hold it"))).context(what).hint(|| INSTEAD);
     }
+    if !can_mark(file.as_fd()) {
+        let error = Error::new("its file system has no extended attributes of users");
+        return Err(error).context(what).hint(|| INSTEAD);
+    }
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::new("another run uses it")).context(what),
@@ -54,6 +65,11 @@ pub(super) fn open(dir: &Path) -> Result<File> {
         return Err(error).context(what).hint(|| "name a new or an empty directory");
     }
     Ok(file)
+}
+
+/// Whether the file system of an open directory has the attributes of users that overlayfs marks directories by.
+pub(super) fn can_mark(dir: BorrowedFd) -> bool {
+    sys::xattr(dir, MARK) != Err(Errno::EOPNOTSUPP)
 }
 
 fn shared(kind: i64) -> Option<&'static str> {

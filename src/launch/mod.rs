@@ -97,7 +97,7 @@ impl Start {
         beside: impl FnOnce(Pid) -> T,
     ) -> Result<Infallible> {
         let (ours, childs) = self.console.unzip();
-        match sys::fork()? {
+        match sys::fork().map_err(refused::processes)? {
             Fork::Child => {
                 // The lifeline hangs up only when the supervisor's end is the last.
                 drop(self.lifeline);

@@ -13,8 +13,8 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 
-use super::signals;
 use super::workload::Workload;
+use super::{refused, signals};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Change};
 
@@ -29,7 +29,7 @@ pub(super) fn run(workload: &Workload) -> Result<Infallible> {
     end_with_supervisor(workload, if is_init() { Signal::SIGKILL } else { ABANDONED })?;
     prctl::set_child_subreaper(true).context(|| "prctl PR_SET_CHILD_SUBREAPER")?;
     workload.status.ended("init");
-    let child = sys::spawn(|| become_workload(workload)).context(|| "fork the workload")?;
+    let child = sys::spawn(|| become_workload(workload)).context(|| "fork the workload").map_err(refused::processes)?;
     reap(child, workload, &set)
 }
 

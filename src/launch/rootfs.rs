@@ -30,6 +30,10 @@ pub(crate) const SCRATCH: &str = "/tmp";
 /// Where the directory of `--overlay` is bound in it.
 const KEPT: &str = "/tmp/kept";
 
+/// What `--fakeroot` is for does not work on a tmpfs before Linux 6.6.
+const NO_PACKAGES: &str = "packages cannot be installed here, nor directories of the image removed: this kernel's tmpfs has \
+                           no extended attributes of users (Linux 6.6 has); `--overlay DIR` on a disk keeps all writes";
+
 /// gpurun's own directory of devices, which nothing of the image is in.
 const DEV: &str = "/dev";
 
@@ -106,14 +110,31 @@ fn root<'p>(
         left = prepare(plan, lower, &above.upper)?;
     }
     let refused = match overlay(lower, above.at) {
-        Ok(root) => return Ok((root, left)),
+        Ok(root) => {
+            if plan.process.dac_override && kept.is_none() && !kept::can_mark(upper_of(scratch)?.as_fd()) {
+                status.notice(NO_PACKAGES.into());
+            }
+            return Ok((root, left));
+        }
         Err(e) if plan.rootfs.otherwise.is_none() => return Err(e.hint(kept::INSTEAD)),
+        Err(e) if is_shortage(&e) => return Err(e),
         Err(e) => e,
     };
     let root = underlay::build(plan, lower, &open_dir(&Path::new(SCRATCH).join("root"))?)
         .map_err(|e| e.hint(format!("it was tried because the kernel refused an overlay: {refused:#}")))?;
     status.notice(format!("the image is read-only here, but for /tmp and the like: {refused:#}"));
     Ok((root, plan.files.iter().collect()))
+}
+
+/// The upper layer, opened as a file whose attributes can be asked for.
+fn upper_of(scratch: &OwnedFd) -> Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    openat(scratch, "upper", flags, Mode::empty()).context(|| "open `upper` of the overlay")
+}
+
+/// What may be there again the next time is no reason to run with less.
+fn is_shortage(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC))
 }
 
 fn open_dir(path: &Path) -> Result<OwnedFd> {

@@ -28,11 +28,12 @@ pub(crate) fn waited_for() -> SigSet {
     FORWARDED.iter().copied().chain([Signal::SIGCHLD]).collect()
 }
 
-/// Blocks what is waited for, and what writing to a terminal from the background would stop us with. Gives the mask
-/// that was.
+/// Blocks what is waited for, what writing to a terminal from the background would stop us with, and what writing more
+/// than the caller may (`ulimit -f`) would kill us with: that is an error. Gives the mask that was.
 pub(crate) fn block() -> Result<SigSet> {
     let mut set = waited_for();
     set.add(Signal::SIGTTOU);
+    set.add(Signal::SIGXFSZ);
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).context(|| "block signals")?;
     Ok(before)

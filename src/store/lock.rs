@@ -1,6 +1,7 @@
 //! flock(2), or what there is in its place, held by a value. The kernel lets go of it however its holder ends.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -24,35 +25,28 @@ enum Held {
 }
 
 impl Lock {
-    /// Shares a file or directory that must be there, and still be there once it is locked.
-    pub fn shared(path: &Path) -> Result<Self> {
-        let file = File::open(path).context(|| format!("open `{}`", path.display()))?;
-        let removed = || format!("`{}` was removed", path.display());
-        take(file, FlockArg::LockShared, path)?.filter(|lock| lock.is_at(path)).context(removed)
+    /// Shares a file or directory; none if it is not there, or was removed before it was locked.
+    pub fn shared(path: &Path) -> Result<Option<Self>> {
+        opened(path)?.map_or(Ok(None), |file| take(file, FlockArg::LockShared, path))
     }
 
     /// Shares a lock file, which is made if need be; none if it was removed meanwhile.
     pub(super) fn shared_file(path: &Path) -> Result<Option<Self>> {
-        Ok(take(lock_file(path)?, FlockArg::LockShared, path)?.filter(|lock| lock.is_at(path)))
+        take(lock_file(path)?, FlockArg::LockShared, path)
     }
 
     /// Waits for a lock file to be nobody else's. One that was removed meanwhile guards nothing any more.
     pub(super) fn exclusive_file(path: &Path) -> Result<Self> {
         loop {
-            let lock = take(lock_file(path)?, FlockArg::LockExclusive, path)?;
-            if let Some(lock) = lock.filter(|lock| lock.is_at(path)) {
+            if let Some(lock) = take(lock_file(path)?, FlockArg::LockExclusive, path)? {
                 return Ok(lock);
             }
         }
     }
 
-    /// Locks a file or directory if nobody has it locked.
+    /// Locks a file or directory if it is there and nobody has it locked.
     pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
-        let file = match File::open(path) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            file => file.context(|| format!("open `{}`", path.display()))?,
-        };
-        Ok(take(file, FlockArg::LockExclusiveNonblock, path)?.filter(|lock| lock.is_at(path)))
+        opened(path)?.map_or(Ok(None), |file| take(file, FlockArg::LockExclusiveNonblock, path))
     }
 
     /// Whether other machines do not see it.
@@ -60,15 +54,25 @@ impl Lock {
         matches!(self.held, Held::Local(..))
     }
 
-    fn is_at(&self, path: &Path) -> bool {
+    /// Whether what is locked is still at its path.
+    fn is_at(&self, path: &Path) -> Result<bool> {
         let file = match &self.held {
             Held::Flock(file) => file,
             Held::Local(file, _) => file,
         };
-        match (file.metadata(), std::fs::metadata(path)) {
-            (Ok(a), Ok(b)) => (a.dev(), a.ino()) == (b.dev(), b.ino()),
-            _ => false,
+        let what = || format!("stat `{}`", path.display());
+        let identity = |meta: Metadata| (meta.dev(), meta.ino());
+        match std::fs::metadata(path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(false),
+            there => Ok(identity(there.context(what)?) == identity(file.metadata().context(what)?)),
         }
+    }
+}
+
+fn opened(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        file => file.map(Some).context(|| format!("open `{}`", path.display())),
     }
 }
 
@@ -78,7 +82,7 @@ fn lock_file(path: &Path) -> Result<File> {
     options.open(path).context(|| format!("open `{}`", path.display()))
 }
 
-/// None if somebody else has it, and `how` is not to wait.
+/// None if somebody else has it, and `how` is not to wait, or if it is not at its path any more.
 fn take(file: File, how: FlockArg, path: &Path) -> Result<Option<Lock>> {
     let what = || format!("flock `{}`", path.display());
     let held = match Flock::lock(file, how) {
@@ -89,7 +93,10 @@ fn take(file: File, how: FlockArg, path: &Path) -> Result<Option<Lock>> {
         }
         Err((_, e)) => return Err(e).context(what),
     };
-    Ok(held.map(|held| Lock { held }))
+    match held.map(|held| Lock { held }) {
+        Some(lock) if lock.is_at(path)? => Ok(Some(lock)),
+        _ => Ok(None),
+    }
 }
 
 #[cfg(test)]
@@ -104,8 +111,8 @@ mod tests {
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
         drop(held);
         assert!(Lock::try_exclusive(&path).unwrap().is_some());
-        let shared = Lock::shared(&path).unwrap();
-        let another = Lock::shared(&path).unwrap();
+        let shared = Lock::shared(&path).unwrap().unwrap();
+        let another = Lock::shared(&path).unwrap().unwrap();
         drop(shared);
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
         drop(another);
@@ -114,6 +121,6 @@ mod tests {
     #[test]
     fn what_is_not_there_cannot_be_shared() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(Lock::shared(&dir.path().join("gone")).is_err());
+        assert!(Lock::shared(&dir.path().join("gone")).unwrap().is_none());
     }
 }

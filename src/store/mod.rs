@@ -134,7 +134,9 @@ impl Store {
     /// The rootfs of an image, held so that nobody removes it.
     pub fn hold(&self, record: &ImageRecord) -> Result<HeldRootfs> {
         let dir = self.rootfs_path(&record.chain_id);
-        let lock = Lock::shared(&dir).hint(|| "the image was removed just now: `gpurun pull` fetches it again")?;
+        let lock = Lock::shared(&dir)?
+            .context(|| format!("`{}` was removed just now", dir.display()))
+            .hint(|| "`gpurun pull` fetches the image again")?;
         Ok(HeldRootfs { root: dir.join("root"), _lock: lock })
     }
 

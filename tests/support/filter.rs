@@ -80,7 +80,7 @@ fn send(socket: &std::os::unix::net::UnixStream, fd: &OwnedFd) -> io::Result<()>
 
 #[allow(unsafe_code)] // ioctls that no crate wraps
 fn answer(listener: &OwnedFd, nth: usize, errno: i32) -> Option<Sysno> {
-    let (mut seen, mut failed, mut execs) = (0, None, 0);
+    let (mut seen, mut failed, mut execs, mut loaded, mut workload) = (0, None, 0, false, 0);
     loop {
         let mut fds = [nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(listener), nix::poll::PollFlags::POLLIN)];
         nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE).ok()?;
@@ -95,8 +95,13 @@ fn answer(listener: &OwnedFd, nth: usize, errno: i32) -> Option<Sysno> {
         }
         let call = Sysno::new(asked.data.nr.try_into().ok()?)?;
         execs += usize::from(call == Sysno::execve);
-        // gpurun's own exec is the first and no step, the workload's the second and the last.
-        let counts = (execs == 1 && call != Sysno::execve || execs == 2) && failed.is_none();
+        // gpurun's own exec is the first and no step, the workload's the second and its last.
+        let is_exec = call == Sysno::execve;
+        loaded = loaded || execs == 1 && !is_exec && !is_loaders(&asked);
+        if execs == 2 && is_exec {
+            workload = asked.pid;
+        }
+        let counts = loaded && (is_exec || asked.pid != workload) && failed.is_none();
         seen += usize::from(counts);
         let fails = counts && seen == nth + 1;
         if fails {
@@ -109,4 +114,15 @@ fn answer(listener: &OwnedFd, nth: usize, errno: i32) -> Option<Sysno> {
         // SAFETY: as above. It may be gone: then nobody waits for the answer.
         unsafe { libc::ioctl(listener.as_raw_fd(), SEND, &raw mut answer) };
     }
+}
+
+/// Whether a call comes from the dynamic loader, whose failures are not gpurun's.
+fn is_loaders(asked: &libc::seccomp_notif) -> bool {
+    let maps = std::fs::read_to_string(format!("/proc/{}/maps", asked.pid)).unwrap_or_default();
+    let holds = |line: &str| {
+        let (start, end) = line.split(' ').next()?.split_once('-')?;
+        let [start, end] = [start, end].map(|number| u64::from_str_radix(number, 16).unwrap_or_default());
+        Some((start..end).contains(&asked.data.instruction_pointer) && line.contains("/ld-"))
+    };
+    maps.lines().any(|line| holds(line).unwrap_or_default())
 }

@@ -136,6 +136,9 @@ fn absolute_source(source: &OsStr, host: &Host) -> Result<PathBuf> {
         .hint(format!("did you mean `./{}`?", path.display())))
 }
 
+/// What Docker takes for macOS' sake and means nothing on Linux.
+const CONSISTENCY: [&[u8]; 3] = [b"consistent", b"cached", b"delegated"];
+
 /// Why an option that Docker or Podman has cannot be honoured.
 fn refused(word: &[u8]) -> Option<&'static str> {
     Some(match word {

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 use super::super::quantities::parse_size;
-use super::{Wanted, absolute_source, refused};
+use super::{CONSISTENCY, Wanted, absolute_source, refused};
 use crate::error::{Error, Result};
 use crate::host::Host;
 
@@ -48,6 +48,7 @@ impl<'a> Spec<'a> {
             "target" | "dst" | "destination" => self.target = Some(value.into()),
             "readonly" | "ro" => self.read_only = matches!(&*text, "" | "true" | "1"),
             "bind-propagation" if matches!(&*text, "private" | "rprivate") => {}
+            "consistency" if CONSISTENCY.contains(&value.as_bytes()) => {}
             "bind-propagation" | "bind-recursive" | "bind-nonrecursive" | "consistency" => {
                 let why = refused(value.as_bytes()).unwrap_or("what is mounted below comes along, read-only with it");
                 return Err(self.bad(&format!("`{key}={text}` cannot be had: {why}")));

@@ -3,7 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-use super::{Wanted, absolute_source, refused};
+use super::{CONSISTENCY, Wanted, absolute_source, refused};
 use crate::error::{Error, Result};
 use crate::host::Host;
 
@@ -23,7 +23,8 @@ pub(super) fn parse_volumes(list: &OsStr, host: &Host) -> Result<Vec<Wanted>> {
 }
 
 fn is_volume_option(word: &[u8]) -> bool {
-    matches!(word, b"ro" | b"rw" | b"z" | b"Z" | b"rbind" | b"rprivate" | b"private") || refused(word).is_some()
+    let holds = [b"ro".as_slice(), b"rw", b"z", b"Z", b"rbind", b"rprivate", b"private"];
+    holds.contains(&word) || CONSISTENCY.contains(&word) || refused(word).is_some()
 }
 
 fn parse_volume(spec: &OsStr, host: &Host) -> Result<Wanted> {
