@@ -18,7 +18,7 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::layer::change::Index;
 use crate::layer::tree::Tree;
-use crate::layer::unpack::{self, Job, Unpacked};
+use crate::layer::unpack::{self, Counted, Job, Unpacked};
 use crate::progress::{self, Progress};
 use crate::reference::ImageRef;
 use crate::source::{Far, Source};
@@ -201,6 +201,7 @@ impl Puller<'_> {
         Job {
             max_unpacked: self.options.max_unpacked,
             unpacked: AtomicU64::new(0),
+            counted: Counted::default(),
             umask: umask.bits(),
             stop: AtomicBool::new(false),
             timings: &self.options.timings,

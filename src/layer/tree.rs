@@ -13,6 +13,12 @@ use crate::error::{Context, Error, Result};
 /// Links that are followed in one path (as the kernel's MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
 
+/// The most directories that no entry names: a path through links can ask for tens of thousands at once.
+const MAX_IMPLICIT: usize = 1 << 18;
+
+/// The most bytes that the paths of all directories may have: a short name behind a link can have a long one.
+const MAX_PATHS: usize = 256 << 20;
+
 const ROOT: NodeId = 0;
 
 type NodeId = usize;
@@ -21,6 +27,8 @@ type NodeId = usize;
 #[derive(Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
+    /// Directories that were made because no entry named them.
+    implicit: usize,
 }
 
 #[derive(Debug)]
@@ -70,7 +78,7 @@ enum Walk<'a> {
 impl Tree {
     /// The tree of these layers.
     pub fn of<'i>(layers: impl IntoIterator<Item = &'i Index>) -> Result<Self> {
-        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())] };
+        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0 };
         for (number, layer) in layers.into_iter().enumerate() {
             tree.apply(number, layer).context(|| format!("apply layer {}", number + 1))?;
         }
@@ -175,6 +183,15 @@ impl Tree {
         id
     }
 
+    /// A directory that no entry names, so far at least.
+    fn make(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
+        self.implicit += 1;
+        match self.implicit > MAX_IMPLICIT {
+            true => Err(Error::new(format!("the image has more than {MAX_IMPLICIT} directories that no entry names"))),
+            false => Ok(self.insert(parent, name, Node::Dir(Dir::default()))),
+        }
+    }
+
     /// The directory at `path`, with every link followed in the root, and `..` never above it.
     fn walk(&mut self, path: &[u8], how: Walk) -> Result<Option<NodeId>> {
         let mut rest = path.to_vec();
@@ -197,7 +214,7 @@ impl Tree {
                     }
                     (_, Walk::Below(_)) => return Ok(None),
                     // What is in the way of a parent gives way, as it does in an overlay's upper layer.
-                    (_, Walk::Make) => trail.push(self.insert(dir, name, Node::Dir(Dir::default()))),
+                    (_, Walk::Make) => trail.push(self.make(dir, name)?),
                 },
             }
             if links > MAX_LINKS {
@@ -229,13 +246,24 @@ impl Tree {
 
     /// Every directory, parents first, with the files in it. A path that no program could name is an error.
     pub fn directories(self) -> Result<Vec<Directory>> {
-        let (mut all, mut waiting) = (Vec::new(), vec![(Vec::new(), ROOT)]);
+        self.directories_within(MAX_PATHS)
+    }
+
+    fn directories_within(self, max_paths: usize) -> Result<Vec<Directory>> {
+        let (mut all, mut waiting, mut paths) = (Vec::new(), vec![(Vec::new(), ROOT)], 0);
         while let Some((path, id)) = waiting.pop() {
             let Node::Dir(dir) = &self.nodes[id] else { continue };
             let mut files = Vec::new();
             for (name, &child) in &dir.children {
                 match &self.nodes[child] {
-                    Node::Dir(_) => waiting.push((join(&path, name)?, child)),
+                    Node::Dir(_) => {
+                        let path = join(&path, name)?;
+                        paths += path.len();
+                        if paths > max_paths {
+                            return Err(Error::new(format!("its directories' paths have more than {max_paths} bytes")));
+                        }
+                        waiting.push((path, child));
+                    }
                     Node::File(staged) | Node::Symlink(staged, _) => files.push((name.clone(), *staged)),
                     Node::Device => {}
                 }
@@ -382,6 +410,36 @@ mod tests {
         let deep = "n/".repeat(2000);
         assert!(listed(&[&[&format!("d {deep}"), &format!("l s -> {deep}"), &format!("d s/{deep}")]]).is_err());
         assert!(listed(&[&["f .."]]).is_err());
+    }
+
+    /// 40 links, each to the next at the end of a path of its own.
+    #[test]
+    fn directories_that_nobody_named_are_counted() {
+        let entries = |n: usize| {
+            let link = |at: usize| {
+                format!("l {n}.{at} -> {}{}{n}.{}", format!("{n}.{at}d/").repeat(400), "../".repeat(400), at + 1)
+            };
+            (0..39).map(link).chain([format!("f {n}.0/x")]).collect::<Vec<_>>()
+        };
+        let of = |many: usize| {
+            let lines: Vec<_> = (0..many).flat_map(entries).collect();
+            Tree::of(&[layer(&lines.iter().map(String::as_str).collect::<Vec<_>>())])
+        };
+        assert!(of(1).unwrap().implicit > 15_000);
+        let error = format!("{:#}", of(20).unwrap_err());
+        assert!(error.contains("more than 262144 directories that no entry names"), "{error}");
+    }
+
+    #[test]
+    fn long_paths_behind_links_are_counted() {
+        let lines: Vec<_> = (0..100).map(|n| format!("d l/{n}")).collect();
+        let deep = format!("l l -> {}", "deep/".repeat(200));
+        let layer = layer(&[&[deep.as_str()], &lines.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+        let tree = || Tree::of([&layer]).unwrap();
+        let all: usize = tree().directories().unwrap().iter().map(|d| d.path.len()).sum();
+        assert!(all > 200_000 && tree().directories_within(all).is_ok());
+        let error = tree().directories_within(all - 1).unwrap_err();
+        assert!(error.to_string().contains("paths have more than"), "{error}");
     }
 
     #[test]
