@@ -7,9 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::Mode;
 
@@ -25,6 +26,10 @@ use crate::source::{Far, Source};
 use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Resumed, Store, since_1970};
 use crate::timings::Timings;
 
+/// How often what is whole is made safe from a power cut, while the rest takes its time. By then Linux has begun to write it
+/// by itself (dirty_expire_centisecs in proc_sys_vm(5)), so that it costs little.
+pub const SYNC_EVERY: Duration = Duration::from_secs(30);
+
 /// Layers that are unpacked at once. Each has four threads, of which inflating is the slowest.
 const AT_ONCE: usize = 4;
 
@@ -36,6 +41,8 @@ pub struct Options {
     pub platform: Platform,
     /// The most bytes that those of its layers that are fetched may unpack to.
     pub max_unpacked: u64,
+    /// How often the layers that are whole get their final names, as [`SYNC_EVERY`].
+    pub sync_every: Duration,
     /// Where it is shown.
     pub progress: Arc<Progress>,
     /// Where the time goes.
@@ -190,8 +197,35 @@ impl Puller<'_> {
                 job.stop.fetch_or(failed, Ordering::Relaxed);
             }
         };
-        thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        let kept = thread::scope(|scope| {
+            let (under_way, ended) = mpsc::channel::<()>();
+            for _ in 0..threads {
+                let (work, under_way) = (&work, under_way.clone());
+                scope.spawn(move || {
+                    work();
+                    drop(under_way);
+                });
+            }
+            drop(under_way);
+            self.keep_whole(&done, &ended).inspect_err(|_| job.stop.store(true, Ordering::Relaxed))
+        });
+        kept?;
         done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    }
+
+    /// Gives the layers that are whole their final names from time to time, until the last is: another boot trusts nothing
+    /// else.
+    fn keep_whole(&self, done: &Mutex<Vec<Result<(Digest, Whole)>>>, ended: &Receiver<()>) -> Result<()> {
+        let mut kept = HashSet::new();
+        while ended.recv_timeout(self.options.sync_every) == Err(RecvTimeoutError::Timeout) {
+            let whole: Vec<_> = lock(done).iter().flatten().map(|(diff_id, _)| *diff_id).collect();
+            let whole: Vec<_> = whole.into_iter().filter(|diff_id| kept.insert(*diff_id)).collect();
+            if !whole.is_empty() {
+                self.store.sync()?;
+                whole.iter().try_for_each(|diff_id| self.store.publish_layer(diff_id))?;
+            }
+        }
+        Ok(())
     }
 
     /// The umask can only be read by setting it, and so before any thread is started.
@@ -341,11 +375,15 @@ fn whole(path: &Path, published: bool) -> Result<Whole> {
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {
-    list.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    lock(list).pop()
 }
 
 fn push<T>(list: &Mutex<Vec<T>>, item: T) {
-    list.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+    lock(list).push(item);
+}
+
+fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The start of a digest, enough to tell layers apart.
