@@ -301,6 +301,19 @@ fn headers_without_end_cost_nothing() {
     refused(&verb(&case, &["pull", "-q", &reference]).finish(), &["the tar ends"]);
 }
 
+/// Links to links, at the end of paths that nobody made.
+#[test]
+fn directories_without_end_are_not_made() {
+    let link = |n: usize| {
+        move |at: usize| {
+            let down = format!("{n}.{at}d/").repeat(400);
+            symlink(format!("{n}.{at}"), format!("{down}{}{n}.{}", "../".repeat(400), at + 1))
+        }
+    };
+    let bomb: Vec<_> = (0..20).flat_map(|n| (0..39).map(link(n)).chain([file(format!("{n}.0/x"), "")])).collect();
+    hostile(&[&bomb], &["more than 262144 directories that no entry names"]);
+}
+
 #[test]
 fn a_bomb_stops_at_the_limit_and_leaves_nothing() {
     let case = Case::new();
