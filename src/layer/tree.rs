@@ -13,6 +13,9 @@ use crate::error::{Context, Error, Result};
 /// Links that are followed in one path (as the kernel's MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
 
+/// The most changes that all layers together may make: one that is small may come any number of times.
+const MAX_CHANGES: usize = 10_000_000;
+
 /// The most directories that no entry names: a path through links can ask for tens of thousands at once.
 const MAX_IMPLICIT: usize = 1 << 18;
 
@@ -78,6 +81,10 @@ enum Walk<'a> {
 impl Tree {
     /// The tree of these layers.
     pub fn of<'i>(layers: impl IntoIterator<Item = &'i Index>) -> Result<Self> {
+        let layers: Vec<_> = layers.into_iter().collect();
+        if layers.iter().map(|layer| layer.changes.len()).sum::<usize>() > MAX_CHANGES {
+            return Err(Error::new(format!("the image's layers have more than {MAX_CHANGES} entries")));
+        }
         let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0 };
         for (number, layer) in layers.into_iter().enumerate() {
             tree.apply(number, layer).context(|| format!("apply layer {}", number + 1))?;
@@ -446,5 +453,8 @@ mod tests {
     fn a_layer_may_come_twice() {
         let a: &[&str] = &["f x"];
         check(&[a, &["w x"], a], &["", "x=2.0"]);
+        let one = layer(&["f x"; 1000]);
+        let error = Tree::of(vec![&one; 10_001]).unwrap_err();
+        assert_eq!(error.to_string(), "the image's layers have more than 10000000 entries");
     }
 }
