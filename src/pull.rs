@@ -39,7 +39,7 @@ pub struct Options {
     pub when: Pull,
     /// What it must be built for.
     pub platform: Platform,
-    /// The most bytes that those of its layers that are fetched may unpack to.
+    /// The most bytes that those of its layers that are fetched may unpack to, and that copies of its files may have.
     pub max_unpacked: u64,
     /// How often the layers that are whole get their final names, as [`SYNC_EVERY`].
     pub sync_every: Duration,
@@ -255,8 +255,10 @@ impl Puller<'_> {
             making.discard()?; // whoever had it before finished it
             return whole(&path, true);
         }
-        if !making.is_whole() {
-            self.make_whole(layer, &making, job)?;
+        if !making.is_whole()
+            && let Err(error) = self.make_whole(layer, &making, job)
+        {
+            return cleared(making, error);
         }
         // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
         // publishes it. The descriptor goes with it.
@@ -330,7 +332,7 @@ impl Puller<'_> {
     }
 
     /// The tree of all layers, unless it is there.
-    fn rootfs(&self, image: &Image, mut layers: HashMap<Digest, Whole>) -> Result<Option<Making>> {
+    fn rootfs(&self, image: &Image, layers: HashMap<Digest, Whole>) -> Result<Option<Making>> {
         let chain_id = image.chain_id();
         let path = self.store.rootfs_path(&chain_id);
         if path.exists() {
@@ -341,17 +343,25 @@ impl Puller<'_> {
             making.discard()?;
             return Ok(None);
         }
+        match self.build(image, layers, making.path()) {
+            Ok(()) => Ok(Some(making)),
+            Err(error) => cleared(making, error),
+        }
+    }
+
+    fn build(&self, image: &Image, mut layers: HashMap<Digest, Whole>, path: &Path) -> Result<()> {
         self.find_files(&mut layers)?;
         let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
         let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
         let files: Vec<_> = ordered.iter().map(|l| &l.files).collect();
-        let degraded = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
+        let max_copied = self.options.max_unpacked;
+        let degraded = crate::store::build_rootfs(&directories, &files, &path.join("root"), max_copied)?;
         self.tell_lost("directories", degraded.lost_xattrs);
         if degraded.copies > 0 {
             let notice = format!("the store can give files no second name: {} are copies", degraded.copies);
             self.options.progress.notice(&notice);
         }
-        Ok(Some(making))
+        Ok(())
     }
 
     /// The files of a layer that was published before may be in another image's rootfs.
@@ -368,6 +378,12 @@ impl Puller<'_> {
         }
         Ok(())
     }
+}
+
+/// A bomb leaves nothing. What cannot be taken away now goes with the next pull.
+fn cleared<T>(making: Making, error: Error) -> Result<T> {
+    let _ = making.discard();
+    Err(error)
 }
 
 fn whole(path: &Path, published: bool) -> Result<Whole> {

@@ -30,6 +30,10 @@ fn nothing_is_left(case: &Case) {
         let left = std::fs::read_dir(store.join(kind)).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{kind}");
     }
+    let inside = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    for making in inside(&store.join("making")).flat_map(|boot| inside(&boot)).filter(|path| path.is_dir()) {
+        assert!(making.join("index").exists(), "{} is half-made", making.display());
+    }
 }
 
 /// Damages an image's layout, sees the refusal, mends it, and sees that the pull is as if nothing had been.

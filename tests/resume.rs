@@ -234,7 +234,7 @@ fn several_layers_come_at_once() {
     let (case, server) = (Case::new(), Server::start(&[("r", &[&image])]));
     server.gather(4);
     pull(&case, &server.name("r"));
-    assert_eq!(server.most_at_once(), 4);
+    assert!(server.most_at_once() >= 4);
     assert!(list(&rootfs(&case, &server.name("r"))) == unpacked(&Case::new(), &image));
 }
 

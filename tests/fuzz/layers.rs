@@ -181,7 +181,7 @@ fn rootfs(home: &Path, layers: &[(Index, LayerFiles)]) -> crate::error::Result<(
     let directories = Tree::of(layers.iter().map(|(index, _)| index))?.directories()?;
     check_directories(&directories);
     let files: Vec<_> = layers.iter().map(|(_, files)| files).collect();
-    build_rootfs(&directories, &files, &home.join("root"))?;
+    build_rootfs(&directories, &files, &home.join("root"), MAX_UNPACKED)?;
     Ok(())
 }
 

@@ -29,7 +29,7 @@ struct Shared {
     without_ranges: AtomicBool,
     /// How many must be sent at once before any of them goes on.
     gather: AtomicUsize,
-    /// Blobs that are sent now, and the most there ever were.
+    /// Blobs larger than a piece that are sent now, and the most there ever were.
     sending: AtomicUsize,
     most_at_once: AtomicUsize,
 }
@@ -102,7 +102,7 @@ impl Server {
         self.shared.gather.store(many, Ordering::SeqCst);
     }
 
-    /// The most answers that were under way at once.
+    /// The most answers larger than a piece that were under way at once.
     pub(crate) fn most_at_once(&self) -> usize {
         self.shared.most_at_once.load(Ordering::SeqCst)
     }
@@ -144,7 +144,7 @@ impl Shared {
         let status = if range.is_some() { &part } else { "200 OK" };
         let head = format!("{status}\r\nContent-Length: {}", until - from);
         stream.write_all(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes())?;
-        let _sending = Sending::new(self);
+        let _sending = (body.len() > PIECE).then(|| Sending::new(self));
         if body.len() > PIECE {
             self.wait_for_others();
         }
