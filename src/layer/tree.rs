@@ -19,6 +19,9 @@ const MAX_CHANGES: usize = 10_000_000;
 /// The most directories that no entry names: a path through links can ask for tens of thousands at once.
 const MAX_IMPLICIT: usize = 1 << 18;
 
+/// The most names that are walked behind links: a path can have tens of thousands, and so can every other.
+const MAX_FOLLOWED: usize = 1 << 28;
+
 /// The most bytes that the paths of all directories may have: a short name behind a link can have a long one.
 const MAX_PATHS: usize = 256 << 20;
 
@@ -32,6 +35,9 @@ pub struct Tree {
     nodes: Vec<Node>,
     /// Directories that were made because no entry named them.
     implicit: usize,
+    /// Names that were walked behind links, and may be.
+    followed: usize,
+    max_followed: usize,
 }
 
 #[derive(Debug)]
@@ -81,11 +87,15 @@ enum Walk<'a> {
 impl Tree {
     /// The tree of these layers.
     pub fn of<'i>(layers: impl IntoIterator<Item = &'i Index>) -> Result<Self> {
+        Self::within(layers, MAX_FOLLOWED)
+    }
+
+    fn within<'i>(layers: impl IntoIterator<Item = &'i Index>, max_followed: usize) -> Result<Self> {
         let layers: Vec<_> = layers.into_iter().collect();
         if layers.iter().map(|layer| layer.changes.len()).sum::<usize>() > MAX_CHANGES {
             return Err(Error::new(format!("the image's layers have more than {MAX_CHANGES} entries")));
         }
-        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0 };
+        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0, followed: 0, max_followed };
         for (number, layer) in layers.into_iter().enumerate() {
             tree.apply(number, layer).context(|| format!("apply layer {}", number + 1))?;
         }
@@ -204,6 +214,10 @@ impl Tree {
         let mut rest = path.to_vec();
         let (mut trail, mut at, mut links) = (vec![ROOT], 0, 0);
         while let Some(name) = next_name(&rest, &mut at) {
+            self.followed += usize::from(links > 0);
+            if self.followed > self.max_followed {
+                return Err(Error::new(format!("more than {} names are to be walked behind links", self.max_followed)));
+            }
             let dir = *trail.last().unwrap_or(&ROOT);
             match name {
                 b"." => {}
@@ -435,6 +449,17 @@ mod tests {
         assert!(of(1).unwrap().implicit > 15_000);
         let error = format!("{:#}", of(20).unwrap_err());
         assert!(error.contains("more than 262144 directories that no entry names"), "{error}");
+    }
+
+    #[test]
+    fn names_behind_links_are_counted() {
+        let files: Vec<_> = (0..100).map(|n| format!("f l/{n}")).collect();
+        let link = format!("l l -> {}d", "d/../".repeat(100));
+        let layer =
+            layer(&[&["d d", link.as_str()], &files.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+        assert!(Tree::within([&layer], 100 * 201).is_ok());
+        let error = format!("{:#}", Tree::within([&layer], 100 * 201 - 1).unwrap_err());
+        assert_eq!(error, "apply layer 1: put `l/99`: more than 20099 names are to be walked behind links");
     }
 
     #[test]
