@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use clap::builder::BoolishValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::Given;
@@ -89,13 +90,13 @@ pub struct StoreArgs {
     #[arg(long, env = "GPURUN_STORE", value_name = "DIR", help_heading = "Images")]
     pub store: Option<PathBuf>,
     /// Allow registries without TLS (loopback ones always may)
-    #[arg(long, env = "GPURUN_PLAIN_HTTP", help_heading = "Images")]
+    #[arg(long, env = "GPURUN_PLAIN_HTTP", help_heading = "Images", value_parser = BoolishValueParser::new())]
     pub plain_http: bool,
     /// Platform to take from a multi-platform image, as OS/ARCH[/VARIANT]
     #[arg(long, env = "GPURUN_PLATFORM", help_heading = "Images")]
     pub platform: Option<Platform>,
     /// Print nothing but errors
-    #[arg(short, long, env = "GPURUN_QUIET")]
+    #[arg(short, long, env = "GPURUN_QUIET", value_parser = BoolishValueParser::new())]
     pub quiet: bool,
     /// Take what the command line leaves open from this `[profile.NAME]` of the configuration files
     #[arg(long, env = "GPURUN_PROFILE", value_name = "NAME")]
@@ -109,7 +110,7 @@ pub struct FetchArgs {
     #[arg(long, env = "GPURUN_MAX_UNPACKED", default_value = "256g", value_name = "SIZE", help_heading = "Images")]
     pub max_unpacked: String,
     /// Print where the time went, phase by phase, to standard error
-    #[arg(long, env = "GPURUN_TIMINGS")]
+    #[arg(long, env = "GPURUN_TIMINGS", value_parser = BoolishValueParser::new())]
     pub timings: bool,
 }
 
@@ -199,10 +200,10 @@ pub struct RunArgs {
     #[arg(long, env = "GPURUN_CUDA_COMPAT", default_value = "auto", value_name = "WHEN", help_heading = "GPUs")]
     pub cuda_compat: compat::Mode,
     /// Give the host's InfiniBand and RoCE adapters
-    #[arg(long, env = "GPURUN_RDMA", help_heading = "GPUs")]
+    #[arg(long, env = "GPURUN_RDMA", help_heading = "GPUs", value_parser = BoolishValueParser::new())]
     pub rdma: bool,
     /// Run even if the driver is not what the image requires
-    #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs")]
+    #[arg(long, env = "GPURUN_NO_REQUIRE", help_heading = "GPUs", value_parser = BoolishValueParser::new())]
     pub no_require: bool,
     /// Devices: CDI names as amd.com/gpu=0, or nodes as /dev/x[:/dev/y][:rwm], several separated by commas
     #[arg(long, env = "GPURUN_DEVICE", value_name = "DEVICE", help_heading = "GPUs")]
@@ -235,10 +236,10 @@ pub struct RunArgs {
     #[arg(short, long, env = "GPURUN_USER", conflicts_with = "root", value_name = "USER")]
     pub user: Option<String>,
     /// Appear as root inside (the default is the caller's own uid and gid)
-    #[arg(long, env = "GPURUN_ROOT")]
+    #[arg(long, env = "GPURUN_ROOT", value_parser = BoolishValueParser::new())]
     pub root: bool,
     /// Appear as root for whom changes of owners and ids succeed, as apt and dnf need it, though nothing changes
-    #[arg(long, env = "GPURUN_FAKEROOT", conflicts_with = "user")]
+    #[arg(long, env = "GPURUN_FAKEROOT", conflicts_with = "user", value_parser = BoolishValueParser::new())]
     pub fakeroot: bool,
     /// Ids that there are inside
     #[arg(long, env = "GPURUN_IDS", default_value = "auto", value_name = "WHICH")]
@@ -247,10 +248,10 @@ pub struct RunArgs {
     #[arg(long, env = "GPURUN_SECCOMP", default_value = "none", value_name = "PROFILE")]
     pub seccomp: OsString,
     /// Bind the current directory at the same path and start there
-    #[arg(long, env = "GPURUN_HERE", conflicts_with = "workdir")]
+    #[arg(long, env = "GPURUN_HERE", conflicts_with = "workdir", value_parser = BoolishValueParser::new())]
     pub here: bool,
     /// Bind the home directory at the same path
-    #[arg(long, env = "GPURUN_HOME")]
+    #[arg(long, env = "GPURUN_HOME", value_parser = BoolishValueParser::new())]
     pub home: bool,
     /// Replace the image's entrypoint; an empty one removes it
     #[arg(long, env = "GPURUN_ENTRYPOINT", value_name = "CMD")]
@@ -259,7 +260,7 @@ pub struct RunArgs {
     #[arg(long, env = "GPURUN_STOP_SIGNAL", value_name = "SIGNAL")]
     pub stop_signal: Option<String>,
     /// Make the root file system read-only
-    #[arg(long, env = "GPURUN_READ_ONLY")]
+    #[arg(long, env = "GPURUN_READ_ONLY", value_parser = BoolishValueParser::new())]
     pub read_only: bool,
     /// Keep what the workload writes in this directory, for later runs
     #[arg(long, env = "GPURUN_OVERLAY", conflicts_with = "read_only", value_name = "DIR")]
@@ -454,7 +455,7 @@ pub struct LoginArgs {
     #[arg(long)]
     pub password_stdin: bool,
     /// Send the password to a registry without TLS (loopback ones always may get it)
-    #[arg(long, env = "GPURUN_PLAIN_HTTP")]
+    #[arg(long, env = "GPURUN_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub plain_http: bool,
     /// Registry, as in an image's name, or a namespace in it
     #[arg(value_name = "REGISTRY", default_value = "docker.io")]

@@ -7,9 +7,10 @@ use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::stat::Mode;
 
@@ -18,12 +19,16 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::layer::change::Index;
 use crate::layer::tree::Tree;
-use crate::layer::unpack::{self, Job, Unpacked};
+use crate::layer::unpack::{self, Counted, Job, Unpacked};
 use crate::progress::{self, Progress};
 use crate::reference::ImageRef;
 use crate::source::{Far, Source};
 use crate::store::{ImageRecord, LayerFiles, Making, NameRecord, Resumed, Store, since_1970};
 use crate::timings::Timings;
+
+/// How often what is whole is made safe from a power cut, while the rest takes its time. By then Linux has begun to write it
+/// by itself (dirty_expire_centisecs in proc_sys_vm(5)), so that it costs little.
+pub const SYNC_EVERY: Duration = Duration::from_secs(30);
 
 /// Layers that are unpacked at once. Each has four threads, of which inflating is the slowest.
 const AT_ONCE: usize = 4;
@@ -34,8 +39,10 @@ pub struct Options {
     pub when: Pull,
     /// What it must be built for.
     pub platform: Platform,
-    /// The most bytes that those of its layers that are fetched may unpack to.
+    /// The most bytes that those of its layers that are fetched may unpack to, and that copies of its files may have.
     pub max_unpacked: u64,
+    /// How often the layers that are whole get their final names, as [`SYNC_EVERY`].
+    pub sync_every: Duration,
     /// Where it is shown.
     pub progress: Arc<Progress>,
     /// Where the time goes.
@@ -190,8 +197,35 @@ impl Puller<'_> {
                 job.stop.fetch_or(failed, Ordering::Relaxed);
             }
         };
-        thread::scope(|scope| (0..threads).for_each(|_| drop(scope.spawn(work))));
+        let kept = thread::scope(|scope| {
+            let (under_way, ended) = mpsc::channel::<()>();
+            for _ in 0..threads {
+                let (work, under_way) = (&work, under_way.clone());
+                scope.spawn(move || {
+                    work();
+                    drop(under_way);
+                });
+            }
+            drop(under_way);
+            self.keep_whole(&done, &ended).inspect_err(|_| job.stop.store(true, Ordering::Relaxed))
+        });
+        kept?;
         done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
+    }
+
+    /// Gives the layers that are whole their final names from time to time, until the last is: another boot trusts nothing
+    /// else.
+    fn keep_whole(&self, done: &Mutex<Vec<Result<(Digest, Whole)>>>, ended: &Receiver<()>) -> Result<()> {
+        let mut kept = HashSet::new();
+        while ended.recv_timeout(self.options.sync_every) == Err(RecvTimeoutError::Timeout) {
+            let whole: Vec<_> = lock(done).iter().flatten().map(|(diff_id, _)| *diff_id).collect();
+            let whole: Vec<_> = whole.into_iter().filter(|diff_id| kept.insert(*diff_id)).collect();
+            if !whole.is_empty() {
+                self.store.sync()?;
+                whole.iter().try_for_each(|diff_id| self.store.publish_layer(diff_id))?;
+            }
+        }
+        Ok(())
     }
 
     /// The umask can only be read by setting it, and so before any thread is started.
@@ -201,6 +235,7 @@ impl Puller<'_> {
         Job {
             max_unpacked: self.options.max_unpacked,
             unpacked: AtomicU64::new(0),
+            counted: Counted::default(),
             umask: umask.bits(),
             stop: AtomicBool::new(false),
             timings: &self.options.timings,
@@ -220,8 +255,10 @@ impl Puller<'_> {
             making.discard()?; // whoever had it before finished it
             return whole(&path, true);
         }
-        if !making.is_whole() {
-            self.make_whole(layer, &making, job)?;
+        if !making.is_whole()
+            && let Err(error) = self.make_whole(layer, &making, job)
+        {
+            return cleared(making, error);
         }
         // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
         // publishes it. The descriptor goes with it.
@@ -295,7 +332,7 @@ impl Puller<'_> {
     }
 
     /// The tree of all layers, unless it is there.
-    fn rootfs(&self, image: &Image, mut layers: HashMap<Digest, Whole>) -> Result<Option<Making>> {
+    fn rootfs(&self, image: &Image, layers: HashMap<Digest, Whole>) -> Result<Option<Making>> {
         let chain_id = image.chain_id();
         let path = self.store.rootfs_path(&chain_id);
         if path.exists() {
@@ -306,17 +343,25 @@ impl Puller<'_> {
             making.discard()?;
             return Ok(None);
         }
+        match self.build(image, layers, making.path()) {
+            Ok(()) => Ok(Some(making)),
+            Err(error) => cleared(making, error),
+        }
+    }
+
+    fn build(&self, image: &Image, mut layers: HashMap<Digest, Whole>, path: &Path) -> Result<()> {
         self.find_files(&mut layers)?;
         let ordered: Vec<_> = image.layers.iter().filter_map(|l| layers.get(&l.diff_id)).collect();
         let directories = Tree::of(ordered.iter().map(|l| &l.index))?.directories()?;
         let files: Vec<_> = ordered.iter().map(|l| &l.files).collect();
-        let degraded = crate::store::build_rootfs(&directories, &files, &making.path().join("root"))?;
+        let max_copied = self.options.max_unpacked;
+        let degraded = crate::store::build_rootfs(&directories, &files, &path.join("root"), max_copied)?;
         self.tell_lost("directories", degraded.lost_xattrs);
         if degraded.copies > 0 {
             let notice = format!("the store can give files no second name: {} are copies", degraded.copies);
             self.options.progress.notice(&notice);
         }
-        Ok(Some(making))
+        Ok(())
     }
 
     /// The files of a layer that was published before may be in another image's rootfs.
@@ -335,16 +380,26 @@ impl Puller<'_> {
     }
 }
 
+/// A bomb leaves nothing. What cannot be taken away now goes with the next pull.
+fn cleared<T>(making: Making, error: Error) -> Result<T> {
+    let _ = making.discard();
+    Err(error)
+}
+
 fn whole(path: &Path, published: bool) -> Result<Whole> {
     Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)?, published })
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {
-    list.lock().unwrap_or_else(PoisonError::into_inner).pop()
+    lock(list).pop()
 }
 
 fn push<T>(list: &Mutex<Vec<T>>, item: T) {
-    list.lock().unwrap_or_else(PoisonError::into_inner).push(item);
+    lock(list).push(item);
+}
+
+fn lock<T>(list: &Mutex<Vec<T>>) -> MutexGuard<'_, Vec<T>> {
+    list.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The start of a digest, enough to tell layers apart.

@@ -200,7 +200,9 @@ mod tests {
         let (one, two) = (laps.end("one").unwrap(), laps.end("two").unwrap());
         assert!(one.begin <= one.end && one.end == two.begin && two.begin <= two.end);
         let end = two.end;
-        [one, two].into_iter().for_each(|lap| timings.add(lap));
+        for lap in [one, two] {
+            timings.add(lap);
+        }
         timings.rest("rest");
         assert_eq!(timings.phases.unwrap().into_inner().unwrap()[2].begin, end);
         assert_eq!(Timings::new(false).laps().end("off"), None);

@@ -270,6 +270,109 @@ fn docker_archives_of_old_dockers_are_read() {
     assert!(error(&format!("{}:busybox:2", docker_archive(&archive))).contains("there is `busybox:1`"));
 }
 
+const LOWER: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+const UPPER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+
+const UPPER_LAYER: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb/layer.tar";
+
+/// What of a layer Docker 1.9 saved, with this said of it.
+fn legacy_layer(id: &str, said: &Value, layer: &[u8]) -> [Entry; 3] {
+    let named = |name: &str, bytes: &[u8]| Entry::Named(format!("{id}/{name}"), bytes.to_vec());
+    [named("VERSION", b"1.0"), named("json", said.to_string().as_bytes()), named("layer.tar", layer)]
+}
+
+/// What Docker 1.9 saved of an image of two layers, and then these entries.
+fn legacy(fixture: &Fixture, more: Vec<Entry>) -> PathBuf {
+    let config = json!({"Cmd": ["sh"], "Env": ["X=1"], "Entrypoint": null, "Volumes": null, "Image": LOWER});
+    let (time, own) = ("2015-11-03T10:00:00.123456789Z", json!({"Cmd": ["/bin/sh", "-c", "#(nop)"]}));
+    let lower = json!({"id": LOWER, "created": time, "architecture": "amd64", "os": "linux", "Size": 5000});
+    let upper = json!({"id": UPPER, "parent": LOWER, "created": time, "container_config": own, "config": config,
+                       "docker_version": "1.9.1", "architecture": "amd64", "os": "linux", "Size": 10_000});
+    let repositories = json!({"busybox": {"1": UPPER, "latest": UPPER}});
+    let mut entries = vec![Entry::Dir("./")];
+    entries.extend(legacy_layer(UPPER, &upper, &fixture.layers[1]));
+    entries.extend(legacy_layer(LOWER, &lower, &fixture.layers[0]));
+    entries.push(Entry::File("repositories", repositories.to_string().into_bytes()));
+    entries.extend(more);
+    fixture.write("legacy.tar", &tar(&entries))
+}
+
+#[test]
+fn docker_archives_without_a_manifest_are_read() {
+    let fixture = Fixture::new();
+    let archive = legacy(&fixture, Vec::new());
+    assert_eq!(sniff(&archive).unwrap(), Kind::Docker);
+    for name in ["", ":busybox:1", ":docker.io/library/busybox", ":latest"] {
+        let (image, layers) = pull(&format!("{}{name}", docker_archive(&archive))).unwrap();
+        assert_eq!(layers, fixture.layers);
+        let diff_ids: Vec<_> = image.layers.iter().map(|l| l.diff_id).collect();
+        assert_eq!(diff_ids, fixture.layers.each_ref().map(|l| Digest::of(l)));
+        let config: Value = serde_json::from_str(&image.config_json).unwrap();
+        assert_eq!((&config["config"]["Cmd"], &config["config"]["Env"]), (&json!(["sh"]), &json!(["X=1"])));
+        assert!(config.get("container_config").is_none() && config.get("parent").is_none(), "{config}");
+        assert_eq!(image.digest, Digest::of(image.config_json.as_bytes()), "it is the same whenever it is read");
+    }
+    assert!(error(&format!("{}:busybox:2", docker_archive(&archive))).contains("there is `busybox:1`"));
+}
+
+#[test]
+fn the_first_layer_of_an_archive_without_a_manifest_may_be_the_only_one() {
+    let fixture = Fixture::of(&[0]);
+    let named = json!({"lower": {"latest": LOWER}, "busybox": {"1": UPPER}}).to_string().into_bytes();
+    let archive = docker_archive(&legacy(&fixture, vec![Entry::File("repositories", named)]));
+    assert_eq!(pull(&format!("{archive}:lower")).unwrap().1, fixture.layers[..1]);
+    assert!(error(&archive).contains("several images in it; name one of `lower:latest`, `busybox:1`"));
+}
+
+#[test]
+fn broken_archives_without_a_manifest_are_refused() {
+    let fixture = Fixture::new();
+    let said = |id: &str, said: &str| vec![Entry::Named(format!("{id}/json"), said.as_bytes().to_vec())];
+    let parent = |parent: &Value| said(LOWER, &json!({"parent": parent}).to_string());
+    let repositories = |said: &str| vec![Entry::File("repositories", said.as_bytes().to_vec())];
+    let many = |(n, id): (usize, String)| said(&id, &json!({"parent": format!("{:064}", n + 2)}).to_string());
+    let chain = (0..1000).map(|n| format!("{:064}", n + 1)).enumerate().flat_map(many).collect::<Vec<_>>();
+    for (more, want) in [
+        (parent(&json!(UPPER)), "bbbb is below itself"),
+        (parent(&json!(LOWER)), "aaaa is below itself"),
+        (parent(&json!("c".repeat(64))), "there is no `cccc"),
+        (parent(&json!("../x")), "`../x` is not a layer's id"),
+        (parent(&json!(5)), "read the id of a layer's parent"),
+        ([chain, parent(&json!(format!("{:064}", 1)))].into_iter().flatten().collect(), "more than 1000 layers"),
+        (said(UPPER, "[]"), "parse `bbbb"),
+        (said(UPPER, &nested(100_000)), "recursion limit exceeded"),
+        (said(UPPER, &" ".repeat((8 << 20) + 1)), "larger than the 8388608 bytes"),
+        (said(UPPER, "{\"config\": 5}"), "parse the image's config"),
+        (vec![Entry::HardLink(UPPER_LAYER, "../secret")], "is not a file"),
+        (repositories("{}"), "there is no image in it"),
+        (repositories("{\"a\": {\"b\": 5}}"), "parse `repositories`"),
+        (repositories("{\"a\": {\"b\": \"\"}}"), "`` is not a layer's id"),
+        (repositories(&nested(100_000)), "parse `repositories`"),
+    ] {
+        let text = error(&docker_archive(&legacy(&fixture, more)));
+        assert!(text.contains(want), "{want}: {text}");
+    }
+}
+
+/// An object that is so deep.
+fn nested(depth: usize) -> String {
+    format!("{{\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth))
+}
+
+/// However deep they are, they end no thread by its stack.
+#[test]
+fn documents_that_are_nested_without_end_are_refused() {
+    let fixture = Fixture { config: nested(1_000_000).into_bytes(), ..Fixture::of(&[0]) };
+    let archive = fixture.docker(&Value::Null, &["l"], vec![Entry::File("l", fixture.layers[0].clone())]);
+    assert!(error(&docker_archive(&archive)).contains("recursion limit exceeded"));
+    let manifest = format!("[{}]", nested(1_000_000)).into_bytes();
+    let archive = fixture.write("x.tar", &tar(&[Entry::File("manifest.json", manifest)]));
+    assert!(error(&docker_archive(&archive)).contains("missing field `Config`"));
+    let layout = fixture.layout_dir(&[json!({})]);
+    fixture.write("layout/index.json", nested(1_000_000).as_bytes());
+    assert!(error(&oci(&layout)).contains("no schemaVersion"));
+}
+
 #[test]
 fn docker_archives_of_new_dockers_are_read_as_both() {
     let fixture = Fixture::new();

@@ -23,6 +23,22 @@ fn a_file_gives_what_the_command_line_leaves_open() {
 }
 
 #[test]
+fn a_variable_turns_a_flag_on_and_off_by_any_of_its_words() {
+    let case = Case::new();
+    case.file(FILE, "read-only = true\n");
+    for (value, works) in
+        [("1", false), ("yes", false), ("TRUE", false), ("on", false), ("0", true), ("no", true), ("false", true)]
+    {
+        let mut run = case.gpurun(&[], &["sh", "-c", "echo x >/file"]);
+        let finished = run.env("GPURUN_READ_ONLY", value).finish();
+        assert_eq!(finished.status == 0, works, "{value}: {finished:?}");
+        assert!(works || finished.stderr.contains("Read-only file system"), "{value}: {finished:?}");
+    }
+    let mut run = case.gpurun(&[], &["true"]);
+    run.env("GPURUN_READ_ONLY", "perhaps").finish().refused(&["invalid value 'perhaps' for '--read-only'"]);
+}
+
+#[test]
 fn explain_says_who_gave_what() {
     let case = Case::new();
     let file = case.file(FILE, "hostname = 'h'\n[profile.p]\nroot = true\n");

@@ -111,6 +111,23 @@ fn no_secret_follows_a_redirect_elsewhere() {
     assert!(seen.iter().all(|r| r.header("authorization").is_none() && r.body.is_empty()));
 }
 
+/// As CVE-2020-15157: who the registry sends us to for a blob says where the password is to go.
+#[test]
+fn a_challenge_from_elsewhere_is_not_answered() {
+    let fixture = Fixture::new();
+    for credential in [json!({"auth": AUTH}), json!({"auth": AUTH, "identitytoken": "refresh-secret"})] {
+        let thief = Arc::new(Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)));
+        let challenge = format!(r#"Bearer realm="{}",service="s", Basic realm="x""#, thief.url("/token"));
+        let elsewhere = Server::start(move |_| Reply::new(401, "").with("WWW-Authenticate", challenge.clone()));
+        let away = elsewhere.url("/away");
+        let server = fixture.serve_layer(move |_, _| Reply::new(307, "").with("Location", away.clone()));
+        let error = pull(&server, file(&Case::new(), &json!({ server.host(): credential }))).unwrap_err();
+        assert!(error.contains("401 Unauthorized"), "{error}");
+        assert_eq!((thief.seen("/").len(), elsewhere.seen("/").len()), (0, 1));
+        assert!(server.seen("/").iter().all(|r| r.header("authorization").is_none()), "nobody there has asked");
+    }
+}
+
 #[test]
 fn a_refusal_says_which_credentials_were_refused() {
     let case = Case::new();

@@ -103,6 +103,23 @@ fn names_of_one_file_become_files_where_there_are_no_links() {
 }
 
 #[test]
+fn copies_of_one_file_are_as_many_as_an_image_may_unpack_to() {
+    let case = Case::new();
+    let links = (0..20).map(|n| hardlink(n.to_string(), "file"));
+    let entries: Vec<_> = [file("file", vec![1; 100_000])].into_iter().chain(links).collect();
+    let reference = oci(&Image::empty().layer(entries).layout(&case, "layout"));
+    let within = |most: &str| verb(&case, &["pull", "--max-unpacked", most, &reference]).finish();
+    refusing(&[libc::SYS_linkat], libc::EPERM, || {
+        let refused = within("1m");
+        assert!(refused.ends(125).stderr.contains("copies have more than 1048576 bytes\nhint: `--max-"), "{refused:?}");
+        let making = std::fs::read_dir(case.path("home/.local/share/gpurun/making")).unwrap().next().unwrap().unwrap();
+        let left = std::fs::read_dir(making.path()).unwrap().map(|entry| entry.unwrap().file_name());
+        assert!(left.into_iter().all(|name| !name.to_string_lossy().starts_with("rootfs-")), "it leaves nothing");
+        told(&within("4m"), "21 are copies");
+    });
+}
+
+#[test]
 fn without_extended_attributes_their_number_is_told() {
     let case = Case::new();
     let marked = [dir("d/").xattr("user.a", "1"), file("f", "x").xattr("user.b", "2").xattr("user.c", "3")];

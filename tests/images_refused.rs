@@ -30,6 +30,10 @@ fn nothing_is_left(case: &Case) {
         let left = std::fs::read_dir(store.join(kind)).map_or(0, Iterator::count);
         assert_eq!(left, 0, "{kind}");
     }
+    let inside = |dir: &Path| std::fs::read_dir(dir).into_iter().flatten().map(|entry| entry.unwrap().path());
+    for making in inside(&store.join("making")).flat_map(|boot| inside(&boot)).filter(|path| path.is_dir()) {
+        assert!(making.join("index").exists(), "{} is half-made", making.display());
+    }
 }
 
 /// Damages an image's layout, sees the refusal, mends it, and sees that the pull is as if nothing had been.
@@ -299,6 +303,19 @@ fn headers_without_end_cost_nothing() {
     hostile(&[&[pax_bomb]], &["header extension", "more than 1048576"]);
     let reference = oci(&Image::empty().raw(Packing::Gzip, huge(b'0', (1 << 33) - 1)).layout(&case, "layout"));
     refused(&verb(&case, &["pull", "-q", &reference]).finish(), &["the tar ends"]);
+}
+
+/// Links to links, at the end of paths that nobody made.
+#[test]
+fn directories_without_end_are_not_made() {
+    let link = |n: usize| {
+        move |at: usize| {
+            let down = format!("{n}.{at}d/").repeat(400);
+            symlink(format!("{n}.{at}"), format!("{down}{}{n}.{}", "../".repeat(400), at + 1))
+        }
+    };
+    let bomb: Vec<_> = (0..20).flat_map(|n| (0..39).map(link(n)).chain([file(format!("{n}.0/x"), "")])).collect();
+    hostile(&[&bomb], &["more than 262144 directories that no entry names"]);
 }
 
 #[test]

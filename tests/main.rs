@@ -8,6 +8,7 @@ mod completions;
 mod config;
 mod credentials;
 mod degraded;
+mod downgrade;
 mod environment;
 mod escapes;
 mod exec;

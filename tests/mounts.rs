@@ -261,8 +261,9 @@ impl Watch {
     #[allow(unsafe_code)] // calls that only a feature of nix wraps, for which all of it would be compiled twice
     fn new(root: &Path) -> Self {
         let path = CString::new(root.as_os_str().as_bytes()).unwrap();
-        // SAFETY: a new descriptor of our own, and a path that ends.
+        // SAFETY: a new descriptor, of our own.
         let watch = unsafe { std::fs::File::from_raw_fd(libc::inotify_init1(libc::IN_CLOEXEC)) };
+        // SAFETY: the path ends.
         let added = unsafe { libc::inotify_add_watch(watch.as_raw_fd(), path.as_ptr(), libc::IN_UNMOUNT) };
         assert!(added >= 0, "watch {}", root.display());
         Self(watch)

@@ -3,6 +3,7 @@
 use std::io::Read;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use gpurun::image::Digest;
 use gpurun::registry::{Options, Registry};
@@ -129,6 +130,29 @@ fn what_passes_is_waited_for_and_told() {
         assert!(line.contains(want) && line.contains("trying again in"), "{line}");
     }
     assert_eq!(told.len(), 3);
+}
+
+/// As HTTP writes a date (RFC 9110, 5.6.7), so many seconds from now.
+fn date(from_now: &str) -> String {
+    let mut command = std::process::Command::new("date");
+    command.args(["-u", "-d", from_now, "+%a, %d %b %Y %H:%M:%S GMT"]).env("LC_ALL", "C");
+    String::from_utf8(command.output().unwrap().stdout).unwrap().trim_end().to_owned()
+}
+
+#[test]
+fn retry_after_may_be_a_date() {
+    let (before, soon) = (SystemTime::now(), date("2 seconds"));
+    let server = Fixture::new().serve_manifest(move |fixture, r| match r.earlier {
+        0 => Reply::new(429, "").with("Retry-After", soon.clone()),
+        1 => Reply::new(503, "").with("Retry-After", date("1 hour ago")),
+        _ => fixture.reply(r),
+    });
+    server.pull().unwrap();
+    assert!(before.elapsed().unwrap() >= Duration::from_secs(1), "a date has no parts of seconds");
+    let server = Fixture::new().serve_manifest(|_, _| Reply::new(429, "").with("Retry-After", date("1 hour")));
+    let error = server.pull().unwrap_err();
+    assert!(error.hints().iter().any(|h| h.contains("again in 35") || h.contains("again in 3600 s")), "{error:#}");
+    assert_eq!(server.seen("/v2/r/manifests/").len(), 1);
 }
 
 #[test]

@@ -1,8 +1,13 @@
 //! Pulls that are cut, and go on where they were; and large layers that come in several pieces at once.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use gpurun::host::Host;
 use gpurun::image::Digest;
+use gpurun::reference::ImageRef;
+use gpurun::source;
+use gpurun::store::Store;
 
 use crate::support::image::{Image, Packing, file, oci, pull, rootfs, unpacked, verb};
 use crate::support::listing::list;
@@ -87,6 +92,38 @@ fn another_boot_and_another_registry_go_on_as_well() {
     let mirror = Server::start(&[("elsewhere", &[&image])]);
     pull(&case, &mirror.name("elsewhere"));
     assert_eq!(mirror.asked_from(&blob), [first]);
+}
+
+/// In this process, since the program waits half a minute: a pull that finds its last layer to be no good, and another boot.
+#[test]
+fn a_layer_that_was_made_safe_in_time_is_not_fetched_again_after_a_reboot() {
+    let image = Image::empty().layer([file("small", "s")]).packed(Packing::Plain, [file("noise", noise(1_000_000))]);
+    let lie = Digest::of(b"something else").to_string();
+    let bad = image.clone().edit_config(move |config| config["rootfs"]["diff_ids"][1] = lie.clone().into());
+    let (case, server) = (Case::new(), Server::start(&[("r", &[&image]), ("bad", &[&bad])]));
+    server.slow(20);
+    let path = case.path("home/.local/share/gpurun");
+    let options = gpurun::pull::Options {
+        when: gpurun::cli::Pull::Always,
+        platform: gpurun::image::Platform::host(),
+        max_unpacked: 1 << 30,
+        sync_every: std::time::Duration::from_millis(1),
+        progress: Arc::new(gpurun::progress::Progress::new(true)),
+        timings: Arc::new(gpurun::timings::Timings::new(false)),
+    };
+    let store = Store::locate(Some(&path), &Host::probe()).unwrap();
+    let reference = ImageRef::parse(&server.name("bad")).unwrap();
+    let open = || source::open(&reference, &gpurun::registry::Options::default());
+    let error = gpurun::pull::obtain(&reference, &store, &options, open).err().expect("its last layer is no good");
+    assert!(format!("{error:#}").contains("does not unpack to"), "{error:#}");
+
+    let boot = std::fs::read_dir(path.join("making")).unwrap().next().unwrap().unwrap().path();
+    std::fs::rename(&boot, path.join("making/another-boot")).unwrap();
+    server.slow(0);
+    pull(&case, &server.name("r"));
+    let [small, large] = [0, 1].map(|n| server.asked(&Digest::of(&image.layers[n].blob).hex()));
+    assert_eq!((small, large), (1, 2));
+    assert!(list(&rootfs(&case, &server.name("r"))) == unpacked(&Case::new(), &image));
 }
 
 #[test]
@@ -178,6 +215,19 @@ fn a_disk_with_no_room_for_the_blob_as_well_gets_the_files() {
     std::fs::create_dir(&store).unwrap();
     let finished = command.args([text(&store), text(&program()), &server.name("r")]).finish();
     assert_eq!(finished.ok(), "x");
+}
+
+/// The registry sends none of them before four are asked for.
+#[test]
+fn several_layers_come_at_once() {
+    let image = (0..6_u32).fold(Image::empty(), |image, n| {
+        image.packed(Packing::Plain, [file(format!("noise{n}"), noise(100_000 + 4 * n))])
+    });
+    let (case, server) = (Case::new(), Server::start(&[("r", &[&image])]));
+    server.gather(4);
+    pull(&case, &server.name("r"));
+    assert!(server.most_at_once() >= 4);
+    assert!(list(&rootfs(&case, &server.name("r"))) == unpacked(&Case::new(), &image));
 }
 
 #[test]

@@ -269,3 +269,29 @@ fn a_save_of_an_old_docker_holds_several_images() {
         says(&format!("docker-archive:{path}:{name}"), which);
     }
 }
+
+/// Docker before 1.10: no manifest at all, and each layer says which one is below it.
+#[test]
+fn a_save_of_the_oldest_dockers_is_a_chain_of_layers() {
+    let case = Case::new();
+    let [_, image] = two();
+    let id = |n: usize| format!("{n:064x}");
+    let mut entries = Vec::new();
+    for (n, layer) in image.layers.iter().enumerate() {
+        let parent = n.checked_sub(1).map(id);
+        let config = json!({"Env": [format!("LAYER={n}")], "Cmd": ["sh", "-c", "cat /which; echo $LAYER"]});
+        let said = json!({"id": id(n), "parent": parent, "os": "linux", "config": config});
+        entries.extend([dir(format!("{}/", id(n))), file(format!("{}/VERSION", id(n)), "1.0")]);
+        entries.push(file(format!("{}/json", id(n)), said.to_string()));
+        entries.push(file(format!("{}/layer.tar", id(n)), &layer.tar));
+    }
+    let repositories = json!({"x": {"one": id(1), "two": id(2)}});
+    entries.push(file("repositories", repositories.to_string()));
+    std::fs::write(case.path("oldest.tar"), tar(&entries)).unwrap();
+    let path = text(&case.path("oldest.tar")).to_owned();
+    for (name, said) in [("x:one", "below1\n"), ("one", "below1\n"), ("x:two", "above2\n")] {
+        let by_kind = format!("docker-archive:{path}:{name}");
+        assert_eq!(verb(&Case::new(), &["-q", &by_kind]).finish().ok(), said, "{name}");
+    }
+    verb(&case, &["pull", "-q", &path]).finish().refused(&["several images", "x:one", "x:two"]);
+}

@@ -1,7 +1,8 @@
 //! The output of `docker save`, of old and new Dockers: a tar with a `manifest.json`, the configs and the layers.
 //!
 //! In: a path and perhaps a name. Out: the image. The format has no manifest and no digests of the blobs: the config
-//! is verified where its name is its digest, and each layer by its diff id (moby, image/tarexport).
+//! is verified where its name is its digest, and each layer by its diff id (moby, image/tarexport). What Dockers before
+//! 1.10 wrote has no `manifest.json`, and is read by `legacy`.
 
 use std::io::Read;
 use std::path::Path;
@@ -10,7 +11,7 @@ use serde::Deserialize;
 
 use super::names::{Named, pick};
 use super::tar::Tar;
-use super::{Files, read_document};
+use super::{Files, legacy, read_document};
 use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::manifest::Config;
@@ -46,15 +47,19 @@ impl Named for Item {
 }
 
 impl DockerArchive {
-    /// Opens an archive and reads the config of the image that `name` means: a `RepoTags` entry, or the only one.
+    /// Opens an archive and reads the config of the image that `name` means: one of its names, or the only image.
     pub fn open(path: &Path, name: Option<&str>) -> Result<Self> {
-        let shown = format!("`{}`", path.display());
-        let what = || format!("read the docker-archive {shown}");
-        let tar = Tar::open(path)?;
-        let item = item(&read_document(&tar, MANIFEST).context(what)?, name).context(what)?;
-        let config = read_config(&tar, &item.config).context(what)?;
-        Ok(Self { tar, shown, config, layers: item.layers.unwrap_or_default() })
+        let (tar, shown) = (Tar::open(path)?, format!("`{}`", path.display()));
+        let is_legacy = !tar.has(MANIFEST) && tar.has(legacy::REPOSITORIES);
+        let read = if is_legacy { legacy::read(&tar, name) } else { read(&tar, name) };
+        let (config, layers) = read.context(|| format!("read the docker-archive {shown}"))?;
+        Ok(Self { tar, shown, config, layers })
     }
+}
+
+fn read(tar: &Tar, name: Option<&str>) -> Result<(Config, Vec<String>)> {
+    let item = item(&read_document(tar, MANIFEST)?, name)?;
+    Ok((read_config(tar, &item.config)?, item.layers.unwrap_or_default()))
 }
 
 fn item(manifest: &[u8], name: Option<&str>) -> Result<Item> {

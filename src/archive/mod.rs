@@ -15,6 +15,7 @@ pub use layout::Layout;
 mod docker;
 mod files;
 mod layout;
+mod legacy;
 mod names;
 mod tar;
 
@@ -30,10 +31,10 @@ pub enum Kind {
 /// Tells by its content what kind of image a file is. What newer Dockers save is both, and then taken for theirs.
 pub fn sniff(path: &Path) -> Result<Kind> {
     let tar = tar::Tar::open(path)?;
-    match (tar.has(docker::MANIFEST), tar.has(layout::MARKER)) {
-        (true, _) => Ok(Kind::Docker),
-        (false, true) => Ok(Kind::Oci),
-        (false, false) => Err(Error::new(format!(
+    match [docker::MANIFEST, layout::MARKER, legacy::REPOSITORIES].map(|name| tar.has(name)) {
+        [true, ..] | [_, false, true] => Ok(Kind::Docker),
+        [_, true, _] => Ok(Kind::Oci),
+        [false, false, false] => Err(Error::new(format!(
             "`{}` is not an image: there is neither `{}` nor `{}` in it",
             path.display(),
             layout::MARKER,

@@ -2,6 +2,8 @@
 //!
 //! In: their names as the writer spelled them, and what the user wrote. Out: the ones that are meant.
 
+use std::collections::HashSet;
+
 use crate::error::{Error, Result};
 use crate::reference::ImageRef;
 
@@ -32,7 +34,8 @@ pub(super) fn pick<'a, T: Named>(items: &'a [T], wanted: Option<&str>) -> Result
 
 fn one_image<'a, T: Named>(items: Vec<&'a T>, several: &str) -> Result<Vec<&'a T>> {
     let first = items.iter().map(|i| i.names()).find(|n| !n.is_empty()).unwrap_or_default();
-    let other = |item: &&T| item.names().first().is_some_and(|_| !item.names().iter().any(|n| first.contains(n)));
+    let first: HashSet<_> = first.into_iter().collect(); // there may be as many as a document has room for
+    let other = |item: &&T| !item.names().is_empty() && !item.names().iter().any(|n| first.contains(n));
     match items.iter().any(other) {
         true => Err(Error::new(format!("there are {several} in it")).hint(format!("name one of {}", list(&items)))),
         false => Ok(items),

@@ -103,7 +103,8 @@ fn obtain(text: &str, args: &StoreArgs, fetch: &FetchArgs, host: &Host, when: Pu
     let progress = Arc::new(Progress::new(args.quiet));
     let teller = Arc::clone(&progress);
     let (max_unpacked, timings) = (parse_size(&fetch.max_unpacked)?, Arc::new(Timings::new(fetch.timings)));
-    let options = pull::Options { when, platform, max_unpacked, progress, timings: Arc::clone(&timings) };
+    let sync_every = pull::SYNC_EVERY;
+    let options = pull::Options { when, platform, max_unpacked, sync_every, progress, timings: Arc::clone(&timings) };
     let obtained = pull::obtain(&reference, &store, &options, || {
         let notice = Arc::new(move |line: &str| teller.notice(line));
         let settings = registry::Settings::of(host);

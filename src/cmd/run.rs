@@ -22,6 +22,7 @@ use crate::host::subordinate::Subordinate;
 use crate::image::Digest;
 use crate::inroot::Root;
 use crate::launch::{self, fds::Inherited};
+use crate::manifest;
 use crate::output;
 use crate::plan::account::Accounts;
 use crate::plan::{self, ImageFacts, Inputs, Plan};
@@ -180,7 +181,7 @@ fn held(store: &Store, reference: &ImageRef, record: &ImageRecord, pulled: bool)
     let held = store.hold(record)?;
     Ok(Image {
         facts: ImageFacts { reference: reference.to_string(), digest: Some(record.digest.to_string()) },
-        config: serde_json::from_str(record.config.get()).context(|| "read the image's config")?,
+        config: manifest::read_config(record.config.get()).context(|| "read the image's config")?,
         rootfs: held.root.clone(),
         pulled: pulled.then_some(record.digest),
         _held: Some(held),

@@ -15,13 +15,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat, umask, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
+use oci_spec::runtime::Capability;
 
 use super::inject::{self, Sources};
 use super::{kept, status, underlay, user};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
 use crate::plan::mounts::{Mount, What};
-use crate::plan::{File, Plan};
+use crate::plan::{File, Plan, Process};
 use crate::sys::{self, MountAttr};
 
 /// The directory that the private tmpfs covers: one that every Linux has. What is below it on the host was opened before.
@@ -92,6 +93,11 @@ fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
     Ok(root)
 }
 
+/// Whether it has what root needs for that, or pretends to.
+fn installs_packages(process: &Process) -> bool {
+    process.capabilities.contains(&Capability::DacOverride)
+}
+
 /// The overlay, or what the plan has in its place. Gives the files that are left to write as well.
 fn root<'p>(
     plan: &'p Plan,
@@ -111,7 +117,7 @@ fn root<'p>(
     }
     let refused = match overlay(lower, above.at) {
         Ok(root) => {
-            if plan.process.dac_override && kept.is_none() && !kept::can_mark(upper_of(scratch)?.as_fd()) {
+            if installs_packages(&plan.process) && kept.is_none() && !kept::can_mark(upper_of(scratch)?.as_fd()) {
                 status.notice(NO_PACKAGES.into());
             }
             return Ok((root, left));

@@ -13,6 +13,18 @@ use crate::error::{Context, Error, Result};
 /// Links that are followed in one path (as the kernel's MAXSYMLINKS).
 const MAX_LINKS: usize = 40;
 
+/// The most changes that all layers together may make: one that is small may come any number of times.
+const MAX_CHANGES: usize = 10_000_000;
+
+/// The most directories that no entry names: a path through links can ask for tens of thousands at once.
+const MAX_IMPLICIT: usize = 1 << 18;
+
+/// The most names that are walked behind links: a path can have tens of thousands, and so can every other.
+const MAX_FOLLOWED: usize = 1 << 28;
+
+/// The most bytes that the paths of all directories may have: a short name behind a link can have a long one.
+const MAX_PATHS: usize = 256 << 20;
+
 const ROOT: NodeId = 0;
 
 type NodeId = usize;
@@ -21,6 +33,11 @@ type NodeId = usize;
 #[derive(Debug)]
 pub struct Tree {
     nodes: Vec<Node>,
+    /// Directories that were made because no entry named them.
+    implicit: usize,
+    /// Names that were walked behind links, and may be.
+    followed: usize,
+    max_followed: usize,
 }
 
 #[derive(Debug)]
@@ -70,7 +87,15 @@ enum Walk<'a> {
 impl Tree {
     /// The tree of these layers.
     pub fn of<'i>(layers: impl IntoIterator<Item = &'i Index>) -> Result<Self> {
-        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())] };
+        Self::within(layers, MAX_FOLLOWED)
+    }
+
+    fn within<'i>(layers: impl IntoIterator<Item = &'i Index>, max_followed: usize) -> Result<Self> {
+        let layers: Vec<_> = layers.into_iter().collect();
+        if layers.iter().map(|layer| layer.changes.len()).sum::<usize>() > MAX_CHANGES {
+            return Err(Error::new(format!("the image's layers have more than {MAX_CHANGES} entries")));
+        }
+        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0, followed: 0, max_followed };
         for (number, layer) in layers.into_iter().enumerate() {
             tree.apply(number, layer).context(|| format!("apply layer {}", number + 1))?;
         }
@@ -175,11 +200,24 @@ impl Tree {
         id
     }
 
+    /// A directory that no entry names, so far at least.
+    fn make(&mut self, parent: NodeId, name: &[u8]) -> Result<NodeId> {
+        self.implicit += 1;
+        match self.implicit > MAX_IMPLICIT {
+            true => Err(Error::new(format!("the image has more than {MAX_IMPLICIT} directories that no entry names"))),
+            false => Ok(self.insert(parent, name, Node::Dir(Dir::default()))),
+        }
+    }
+
     /// The directory at `path`, with every link followed in the root, and `..` never above it.
     fn walk(&mut self, path: &[u8], how: Walk) -> Result<Option<NodeId>> {
         let mut rest = path.to_vec();
         let (mut trail, mut at, mut links) = (vec![ROOT], 0, 0);
         while let Some(name) = next_name(&rest, &mut at) {
+            self.followed += usize::from(links > 0);
+            if self.followed > self.max_followed {
+                return Err(Error::new(format!("more than {} names are to be walked behind links", self.max_followed)));
+            }
             let dir = *trail.last().unwrap_or(&ROOT);
             match name {
                 b"." => {}
@@ -197,7 +235,7 @@ impl Tree {
                     }
                     (_, Walk::Below(_)) => return Ok(None),
                     // What is in the way of a parent gives way, as it does in an overlay's upper layer.
-                    (_, Walk::Make) => trail.push(self.insert(dir, name, Node::Dir(Dir::default()))),
+                    (_, Walk::Make) => trail.push(self.make(dir, name)?),
                 },
             }
             if links > MAX_LINKS {
@@ -229,13 +267,24 @@ impl Tree {
 
     /// Every directory, parents first, with the files in it. A path that no program could name is an error.
     pub fn directories(self) -> Result<Vec<Directory>> {
-        let (mut all, mut waiting) = (Vec::new(), vec![(Vec::new(), ROOT)]);
+        self.directories_within(MAX_PATHS)
+    }
+
+    fn directories_within(self, max_paths: usize) -> Result<Vec<Directory>> {
+        let (mut all, mut waiting, mut paths) = (Vec::new(), vec![(Vec::new(), ROOT)], 0);
         while let Some((path, id)) = waiting.pop() {
             let Node::Dir(dir) = &self.nodes[id] else { continue };
             let mut files = Vec::new();
             for (name, &child) in &dir.children {
                 match &self.nodes[child] {
-                    Node::Dir(_) => waiting.push((join(&path, name)?, child)),
+                    Node::Dir(_) => {
+                        let path = join(&path, name)?;
+                        paths += path.len();
+                        if paths > max_paths {
+                            return Err(Error::new(format!("its directories' paths have more than {max_paths} bytes")));
+                        }
+                        waiting.push((path, child));
+                    }
                     Node::File(staged) | Node::Symlink(staged, _) => files.push((name.clone(), *staged)),
                     Node::Device => {}
                 }
@@ -384,9 +433,53 @@ mod tests {
         assert!(listed(&[&["f .."]]).is_err());
     }
 
+    /// 40 links, each to the next at the end of a path of its own.
+    #[test]
+    fn directories_that_nobody_named_are_counted() {
+        let entries = |n: usize| {
+            let link = |at: usize| {
+                format!("l {n}.{at} -> {}{}{n}.{}", format!("{n}.{at}d/").repeat(400), "../".repeat(400), at + 1)
+            };
+            (0..39).map(link).chain([format!("f {n}.0/x")]).collect::<Vec<_>>()
+        };
+        let of = |many: usize| {
+            let lines: Vec<_> = (0..many).flat_map(entries).collect();
+            Tree::of(&[layer(&lines.iter().map(String::as_str).collect::<Vec<_>>())])
+        };
+        assert!(of(1).unwrap().implicit > 15_000);
+        let error = format!("{:#}", of(20).unwrap_err());
+        assert!(error.contains("more than 262144 directories that no entry names"), "{error}");
+    }
+
+    #[test]
+    fn names_behind_links_are_counted() {
+        let files: Vec<_> = (0..100).map(|n| format!("f l/{n}")).collect();
+        let link = format!("l l -> {}d", "d/../".repeat(100));
+        let layer =
+            layer(&[&["d d", link.as_str()], &files.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+        assert!(Tree::within([&layer], 100 * 201).is_ok());
+        let error = format!("{:#}", Tree::within([&layer], 100 * 201 - 1).unwrap_err());
+        assert_eq!(error, "apply layer 1: put `l/99`: more than 20099 names are to be walked behind links");
+    }
+
+    #[test]
+    fn long_paths_behind_links_are_counted() {
+        let lines: Vec<_> = (0..100).map(|n| format!("d l/{n}")).collect();
+        let deep = format!("l l -> {}", "deep/".repeat(200));
+        let layer = layer(&[&[deep.as_str()], &lines.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+        let tree = || Tree::of([&layer]).unwrap();
+        let all: usize = tree().directories().unwrap().iter().map(|d| d.path.len()).sum();
+        assert!(all > 200_000 && tree().directories_within(all).is_ok());
+        let error = tree().directories_within(all - 1).unwrap_err();
+        assert!(error.to_string().contains("paths have more than"), "{error}");
+    }
+
     #[test]
     fn a_layer_may_come_twice() {
         let a: &[&str] = &["f x"];
         check(&[a, &["w x"], a], &["", "x=2.0"]);
+        let one = layer(&["f x"; 1000]);
+        let error = Tree::of(vec![&one; 10_001]).unwrap_err();
+        assert_eq!(error.to_string(), "the image's layers have more than 10000000 entries");
     }
 }

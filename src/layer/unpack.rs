@@ -10,7 +10,7 @@
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
@@ -24,10 +24,10 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Layer};
 use crate::timings::Timings;
 
-/// The most entries that a layer may have.
+/// The most entries that the layers of one pull may have.
 const MAX_ENTRIES: usize = 10_000_000;
 
-/// The most bytes that the names and directories' attributes of a layer may have: they are in memory all at once.
+/// The most bytes that their names and directories' attributes may have: they are in memory all at once.
 const MAX_NAMES: usize = 512 << 20;
 
 /// What all layers of one pull have in common while they are unpacked.
@@ -36,12 +36,50 @@ pub struct Job<'a> {
     pub max_unpacked: u64,
     /// Bytes that their tars have had so far.
     pub unpacked: AtomicU64,
+    /// What else they have had so far.
+    pub counted: Counted,
     /// The process's umask.
     pub umask: u32,
     /// Whether to give up.
     pub stop: AtomicBool,
     /// Where the time goes.
     pub timings: &'a Timings,
+}
+
+/// Entries and bytes of names, and how many there may be.
+pub struct Counted {
+    entries: AtomicUsize,
+    names: AtomicUsize,
+    max_entries: usize,
+    max_names: usize,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        Self::new(MAX_ENTRIES, MAX_NAMES)
+    }
+}
+
+impl Counted {
+    fn new(max_entries: usize, max_names: usize) -> Self {
+        Self { entries: AtomicUsize::new(0), names: AtomicUsize::new(0), max_entries, max_names }
+    }
+
+    /// One more entry, which is not staged yet.
+    fn entry(&self) -> Result<()> {
+        match self.entries.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
+            true => Err(Error::new(format!("the image has more than {} entries", self.max_entries))),
+            false => Ok(()),
+        }
+    }
+
+    /// So many more bytes of names.
+    fn names(&self, bytes: usize) -> Result<()> {
+        match self.names.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max_names {
+            true => Err(Error::new(format!("the names of its files have more than {} bytes", self.max_names))),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A layer that was unpacked, and verified.
@@ -74,7 +112,7 @@ pub fn unpack(
         let hash = scope.spawn(|| job.timings.measure("hash", || hash(to_hash)));
         let write = scope.spawn(|| {
             let mut from = to_write; // dropped last: who hangs up has said why
-            let written = job.timings.measure("write", || write(&mut from, stage));
+            let written = job.timings.measure("write", || write(&mut from, stage, &job.counted));
             disk_failed.fetch_or(written.as_ref().is_err_and(|e| e.errno().is_some()), Ordering::Relaxed);
             written
         });
@@ -166,7 +204,8 @@ fn drain(from: &mut Reader) -> io::Result<()> {
     }
 }
 
-fn hash(mut from: Reader) -> Result<Digest> {
+/// The digest of all that is left of it.
+pub(crate) fn hash(mut from: impl BufRead) -> Result<Digest> {
     let mut hash = Sha256::new();
     loop {
         match from.fill_buf().context(|| "hash it")? {
@@ -183,19 +222,14 @@ fn hash(mut from: Reader) -> Result<Digest> {
 type Tar<'a> = tar::Reader<&'a mut Reader>;
 
 /// Stages the files, and notes the changes.
-fn write(from: &mut Reader, mut stage: Stage) -> Result<Unpacked> {
+fn write(from: &mut Reader, mut stage: Stage, counted: &Counted) -> Result<Unpacked> {
     let mut tar = tar::Reader::new(from);
-    let (mut index, mut devices, mut names) = (Index::default(), 0, 0);
+    let (mut index, mut devices) = (Index::default(), 0);
     while let Some(entry) = tar.next()? {
-        if index.changes.len() == MAX_ENTRIES {
-            return Err(Error::new(format!("it has more than {MAX_ENTRIES} entries")));
-        }
+        counted.entry()?;
         let Some(change) = change(&entry, &mut stage, &mut tar, &mut index.bytes)? else { continue };
         devices += u64::from(change.what == What::Device);
-        names += change.size();
-        if names > MAX_NAMES {
-            return Err(Error::new(format!("the names of its files have more than {MAX_NAMES} bytes")));
-        }
+        counted.names(change.size())?;
         index.changes.push(change);
     }
     drain(tar.into_input()).context(|| "read what follows the tar")?;
@@ -228,4 +262,41 @@ fn staged(entry: &Entry, stage: &mut Stage, tar: &mut Tar, bytes: &mut u64) -> R
         Kind::HardLink => What::HardLink { target: normal(&entry.link)? },
         Kind::CharDevice | Kind::BlockDevice => What::Device,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar of so many empty files.
+    fn files(many: usize) -> Vec<u8> {
+        let mut tar = ::tar::Builder::new(Vec::new());
+        for n in 0..many {
+            tar.append_data(&mut ::tar::Header::new_gnu(), n.to_string(), &b""[..]).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    #[test]
+    fn entries_and_their_names_are_counted() {
+        let counted = Counted::new(2, 10);
+        assert!(counted.entry().is_ok() && counted.names(10).is_ok() && counted.entry().is_ok());
+        assert_eq!(counted.entry().unwrap_err().to_string(), "the image has more than 2 entries");
+        assert_eq!(counted.names(1).unwrap_err().to_string(), "the names of its files have more than 10 bytes");
+    }
+
+    #[test]
+    fn a_layer_of_too_many_entries_ends_at_the_cap() {
+        let (stage, tar) = (tempfile::tempdir().unwrap(), files(5));
+        let layer = Layer { digest: None, size: None, diff_id: Digest::of(&tar) };
+        let unpack = |max_entries| {
+            let timings = Timings::new(false);
+            let (unpacked, stop) = (AtomicU64::new(0), AtomicBool::new(false));
+            let counted = Counted::new(max_entries, MAX_NAMES);
+            let job = Job { max_unpacked: 1 << 20, unpacked, counted, umask: 0o022, stop, timings: &timings };
+            super::unpack(&layer, &tar[..], stage.path(), &job, &|_| {}).map(|unpacked| unpacked.index.changes.len())
+        };
+        assert_eq!(unpack(4).unwrap_err().to_string(), "the image has more than 4 entries");
+        assert_eq!(std::fs::read_dir(stage.path()).unwrap().count(), 4);
+    }
 }

@@ -75,6 +75,12 @@ impl Config {
     }
 }
 
+/// A config that [`Config::parse`] has passed before.
+pub fn read_config(json: &str) -> Result<ImageConfiguration> {
+    // Most are complete, and a warm run need not look for more.
+    serde_json::from_str(json).or_else(|_| parse_config(json))
+}
+
 /// Fills in what Go's encoder leaves out or writes as null and oci-spec insists on: an image without layers has null
 /// diff ids, and Docker takes an image that does not say its platform for the host's.
 fn parse_config(json: &str) -> Result<ImageConfiguration> {
@@ -109,6 +115,7 @@ mod tests {
             json!({"rootfs": {"type": "layers"}, "os": "linux", "config": {"Env": null, "ExposedPorts": null}}),
         ] {
             assert!(parse(&config).unwrap().diff_ids.is_empty(), "{config}");
+            assert!(read_config(&config.to_string()).is_ok(), "{config}, whenever it is read");
         }
     }
 
@@ -129,6 +136,8 @@ mod tests {
             (json!({"rootfs": rootfs, "os": "linux", "architecture": "sparc"}), "built for linux/sparc"),
             (json!({}), "parse the image's config"),
             (json!([]), "not an object"),
+            ((0..125).fold(json!({"rootfs": rootfs}), |inner, _| json!([inner])), "not an object"),
+            ((0..126).fold(json!({"rootfs": rootfs}), |inner, _| json!([inner])), "recursion limit exceeded"),
         ] {
             let error = format!("{:#}", parse(&config).unwrap_err());
             assert!(error.contains(want), "{config}: {error}");

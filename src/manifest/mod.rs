@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Platform};
 
-pub use config::Config;
+pub use config::{Config, read_config};
 pub use search::resolve;
 
 mod config;

@@ -16,10 +16,17 @@ use crate::host::Host;
 /// What the environment says.
 #[derive(Clone, Default)]
 pub struct Proxies {
-    http: Option<String>,
-    https: Option<String>,
+    http: Option<Variable>,
+    https: Option<Variable>,
     /// Who is met without one.
     none: String,
+}
+
+/// A variable and what it holds.
+#[derive(Clone)]
+struct Variable {
+    name: String,
+    value: String,
 }
 
 impl fmt::Debug for Proxies {
@@ -40,26 +47,26 @@ pub(super) enum Way {
 impl Proxies {
     /// Of this environment; the upper-case names come first, as in Go.
     pub fn of(host: &Host) -> Self {
-        let var = |name: &str| {
-            let set = |name: &str| host.var(name).and_then(|v| v.to_str()).filter(|v| !v.is_empty()).map(str::to_owned);
-            set(name).or_else(|| set(&name.to_lowercase()))
+        let set = |name: &str| {
+            let value = host.var(name).and_then(|v| v.to_str()).filter(|v| !v.is_empty())?;
+            Some(Variable { name: name.into(), value: value.into() })
         };
-        let all = var("ALL_PROXY");
+        let var = |name: &str| set(name).or_else(|| set(&name.to_lowercase()));
         Self {
-            http: var("HTTP_PROXY").or_else(|| all.clone()),
-            https: var("HTTPS_PROXY").or(all),
-            none: var("NO_PROXY").unwrap_or_default(),
+            http: var("HTTP_PROXY").or_else(|| var("ALL_PROXY")),
+            https: var("HTTPS_PROXY").or_else(|| var("ALL_PROXY")),
+            none: var("NO_PROXY").map(|none| none.value).unwrap_or_default(),
         }
     }
 
     /// The proxy for plain HTTP.
     pub(super) fn http(&self) -> Result<Option<Proxy>> {
-        self.http.as_deref().map(|url| proxy(url).context(|| "use the proxy of $HTTP_PROXY")).transpose()
+        self.http.as_ref().map(Variable::proxy).transpose()
     }
 
     /// The proxy for HTTPS.
     pub(super) fn https(&self) -> Result<Option<Proxy>> {
-        self.https.as_deref().map(|url| proxy(url).context(|| "use the proxy of $HTTPS_PROXY")).transpose()
+        self.https.as_ref().map(Variable::proxy).transpose()
     }
 
     /// The way to a URL. None stands before this machine itself.
@@ -77,6 +84,12 @@ impl Proxies {
     fn excepts(&self, host: &str, port: u16) -> bool {
         let host = host.trim_matches(['[', ']']).trim_end_matches('.').to_lowercase();
         self.none.split(',').map(|entry| entry.trim().to_lowercase()).any(|entry| excepts(&entry, &host, port))
+    }
+}
+
+impl Variable {
+    fn proxy(&self) -> Result<Proxy> {
+        proxy(&self.value).context(|| format!("use the proxy of ${}", self.name))
     }
 }
 
@@ -130,9 +143,13 @@ fn proxy(url: &str) -> Result<Proxy> {
 mod tests {
     use super::*;
 
-    fn way(env: &[(&str, &str)], url: &str) -> Way {
+    fn of(env: &[(&str, &str)]) -> Proxies {
         let env = env.iter().map(|(k, v)| (k.into(), v.into())).collect();
-        Proxies::of(&Host { env, ..Host::example() }).way(&url.parse().unwrap())
+        Proxies::of(&Host { env, ..Host::example() })
+    }
+
+    fn way(env: &[(&str, &str)], url: &str) -> Way {
+        of(env).way(&url.parse().unwrap())
     }
 
     #[test]
@@ -179,12 +196,22 @@ mod tests {
 
     #[test]
     fn a_proxys_password_is_not_shown() {
-        let proxies = |url: &str| Proxies { https: Some(url.into()), ..Proxies::default() };
+        let proxies = |url: &str| of(&[("HTTPS_PROXY", url)]);
         for url in ["http://me:hush@p:1", "http://me:hush@ p", "socks5://me:hush@p"] {
             let shown = format!("{:?} {:?}", proxies(url), proxies(url).https().err().map(|e| format!("{e:#} {e:?}")));
             assert!(!shown.contains("hush"), "{shown}");
         }
         assert!(proxies("http://me:hush@p:1").https().is_ok() && proxies("p:3128").https().is_ok());
         assert!(proxies("socks5://p").https().is_err());
+    }
+
+    #[test]
+    fn a_proxy_that_is_no_good_is_told_by_its_variable() {
+        for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"] {
+            let error = of(&[(name, "socks5://p")]).https().unwrap_err();
+            assert!(format!("{error:#}").starts_with(&format!("use the proxy of ${name}: ")), "{error:#}");
+        }
+        let both = [("ALL_PROXY", "socks5://p"), ("http_proxy", "socks4://p")];
+        assert!(format!("{:#}", of(&both).http().unwrap_err()).contains("$http_proxy: "));
     }
 }

@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use ureq::Body;
 use ureq::http::{Response, Uri, header};
+use ureq::{Body, ResponseExt};
 
 use super::auth::{Auth, Caller};
 use super::certs::Trust;
@@ -15,7 +15,7 @@ use super::challenge::{Challenge, Demand};
 use super::credentials::Credential;
 use super::http::{Get, Http, read, refusal, text};
 use super::mirrors::Place;
-use super::origin::{api_host, is_loopback};
+use super::origin::{api_host, is_loopback, same_origin};
 use super::retry::{self, Again, Failure};
 use super::{Notice, Options};
 use crate::error::{Context, Result};
@@ -131,7 +131,9 @@ impl Session {
         let used = self.auth.current();
         let get = Get { authorization: used.as_deref(), ..*get };
         let mut response = self.send(&get)?;
+        // Whoever a redirect leads to is told nothing, and does not say where the registry's password goes (CVE-2020-15157).
         if response.status().as_u16() == 401
+            && same_origin(get.url, response.get_uri())
             && let Some(fresh) = self.auth.renew(used.as_deref(), &self.demand(&response, get.url), &self.http)?
         {
             response = self.send(&Get { authorization: Some(&fresh), ..get })?;

@@ -33,21 +33,21 @@ impl Settings {
 }
 
 /// The caller's file and its additions instead of the machine's, or the machine's with both (containers-registries.conf(5),
-/// containers-registries.conf.d(5)), or `$CONTAINERS_REGISTRIES_CONF` alone; gpurun's own files over all of them.
+/// containers-registries.conf.d(5)); gpurun's own files over all of them.
 fn registries(host: &Host) -> RegistriesConf {
-    let own = config::paths(config_home(host)).collect();
-    let choices = match dir(host, "CONTAINERS_REGISTRIES_CONF") {
-        Some(file) => vec![(file, Vec::new())],
-        None => containers_registries(host),
-    };
-    RegistriesConf { choices, own }
+    RegistriesConf { choices: containers_registries(host), own: config::paths(config_home(host)).collect() }
 }
 
+/// `$CONTAINERS_REGISTRIES_CONF` takes the place of both files, and of no addition (containers/image,
+/// pkg/sysregistriesv2, `newConfigWrapper`).
 fn containers_registries(host: &Host) -> Vec<(PathBuf, Vec<PathBuf>)> {
     let machine = Path::new("/etc/containers");
     let own = config_home(host).map(|d| d.join("containers"));
     let additions = |dir: &Path| dir.join("registries.conf.d");
     let both = std::iter::once(additions(machine)).chain(own.as_deref().map(additions)).collect();
+    if let Some(named) = dir(host, "CONTAINERS_REGISTRIES_CONF") {
+        return vec![(named, both)];
+    }
     let own = own.map(|dir| (dir.join("registries.conf"), vec![additions(&dir)]));
     own.into_iter().chain([(machine.join("registries.conf"), both)]).collect()
 }
@@ -102,9 +102,10 @@ mod tests {
             format!("{:?}", settings.registries.choices).replace("/home/me/.config/", "~/")
         };
         let (main, additions) = (r#""~/containers/registries.conf""#, r#""~/containers/registries.conf.d""#);
-        let machine = r#"("/etc/containers/registries.conf", ["/etc/containers/registries.conf.d", "#;
-        assert_eq!(shown(&[]), format!("[({main}, [{additions}]), {machine}{additions}])]"));
-        assert_eq!(shown(&[("CONTAINERS_REGISTRIES_CONF", "/f")]), r#"[("/f", [])]"#);
+        let both = format!(r#"["/etc/containers/registries.conf.d", {additions}]"#);
+        let machine = format!(r#"("/etc/containers/registries.conf", {both})"#);
+        assert_eq!(shown(&[]), format!("[({main}, [{additions}]), {machine}]"));
+        assert_eq!(shown(&[("CONTAINERS_REGISTRIES_CONF", "/f")]), format!(r#"[("/f", {both})]"#));
     }
 
     #[test]

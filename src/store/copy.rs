@@ -21,8 +21,8 @@ pub(super) fn is_needed(refused: Errno) -> bool {
     matches!(refused, Errno::EPERM | Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EMLINK)
 }
 
-/// Copies a regular file, a symbolic link or a FIFO.
-pub(super) fn copy(from: BorrowedFd, old: &[u8], to: BorrowedFd, new: &[u8]) -> Result<()> {
+/// Copies a regular file, a symbolic link or a FIFO; gives the bytes that it has on the disk.
+pub(super) fn copy(from: BorrowedFd, old: &[u8], to: BorrowedFd, new: &[u8]) -> Result<u64> {
     let stat = fstatat(from, old, AtFlags::AT_SYMLINK_NOFOLLOW).map_err(std::io::Error::from).context(|| "fstatat")?;
     let mode = Mode::from_bits_truncate(stat.st_mode);
     match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
@@ -38,7 +38,8 @@ pub(super) fn copy(from: BorrowedFd, old: &[u8], to: BorrowedFd, new: &[u8]) -> 
         _ => return Err(Error::new("a staged file is of no type that is staged")),
     }
     let time = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-    utimensat(to, new, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::NoFollowSymlink).context(|| "utimensat")
+    utimensat(to, new, &TimeSpec::UTIME_OMIT, &time, UtimensatFlags::NoFollowSymlink).context(|| "utimensat")?;
+    Ok(stat.st_blocks.cast_unsigned() * 512) // stat(2): whatever the file system's blocks are
 }
 
 fn copy_file(from: BorrowedFd, old: &[u8], to: BorrowedFd, new: &[u8], stat: &FileStat) -> Result<()> {

@@ -19,7 +19,8 @@
 //! one rename, after one syncfs of everything. Layers come first, then the rootfs, the image, the name; removal goes the
 //! other way, so whatever is cut in between leaves only what nothing refers to; but a layer goes before the rootfs that shows
 //! its files, since it is worth nothing without them. A layer in `making` that has an index
-//! is whole as well, but a power cut may have lost it: another boot does not trust it. What is kept of a blob is hashed again
+//! is whole as well, but a power cut may have lost it: another boot does not trust it. So a pull that takes long gives what is
+//! whole its final name before it has the rest. What is kept of a blob is hashed again
 //! by whoever goes on with it, and goes when its layer is whole. Nobody waits for a lock in
 //! `making` while they hold one there, except whoever publishes a rootfs. A run holds a shared flock on
 //! `rootfs/HEX`, and what is locked is not removed.
@@ -237,8 +238,8 @@ impl Store {
         self.set_name(name)
     }
 
-    /// Gives a whole layer its final name, unless another pull that needs it did.
-    fn publish_layer(&self, layer: &Digest) -> Result<()> {
+    /// Gives a whole layer that is on the disk its final name, unless another pull that needs it did.
+    pub fn publish_layer(&self, layer: &Digest) -> Result<()> {
         let path = self.layer_path(layer);
         if path.exists() {
             return Ok(());

@@ -14,7 +14,7 @@ use nix::sys::time::TimeSpec;
 
 use super::parallel;
 use super::sharing::LayerFiles;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Hint, Result};
 use crate::layer::stage::{set_xattrs, time};
 use crate::layer::tree::Directory;
 
@@ -30,18 +30,38 @@ pub struct Degraded {
     pub copies: u64,
 }
 
-/// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first.
-pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> Result<Degraded> {
+/// Files that could have no more names, and the bytes of their copies.
+struct Copies {
+    files: AtomicU64,
+    bytes: AtomicU64,
+    max_bytes: u64,
+}
+
+impl Copies {
+    fn add(&self, bytes: u64) -> Result<()> {
+        self.files.fetch_add(1, Ordering::Relaxed);
+        match self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max_bytes {
+            true => {
+                let error = "the store can give files no second name, and their copies have more than";
+                Err(Error::new(format!("{error} {} bytes", self.max_bytes)))
+                    .hint(|| "`--max-unpacked SIZE` sets what is allowed")
+            }
+            false => Ok(()),
+        }
+    }
+}
+
+/// Makes the tree at `root`, which is made as well. `layers` has the files, lowest layer first. An image can name one file
+/// millions of times: where each name is a copy, they may have `max_copied` bytes in all.
+pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path, max_copied: u64) -> Result<Degraded> {
     std::fs::create_dir(root).context(|| format!("mkdir `{}`", root.display()))?;
     let root = open_dir(nix::fcntl::AT_FDCWD, root.as_os_str().as_encoded_bytes())?;
     for directory in directories.iter().filter(|d| !d.path.is_empty()) {
         mkdirat(&root, directory.path.as_slice(), Mode::S_IRWXU).context(|| shown("mkdir", &directory.path))?;
     }
-    let (lost, copies) = (AtomicU64::new(0), AtomicU64::new(0));
-    parallel::each(directories, |directory| {
-        copies.fetch_add(fill(root.as_fd(), directory, layers)?, Ordering::Relaxed);
-        Ok(())
-    })?;
+    let lost = AtomicU64::new(0);
+    let copies = Copies { files: AtomicU64::new(0), bytes: AtomicU64::new(0), max_bytes: max_copied };
+    parallel::each(directories, |directory| fill(root.as_fd(), directory, layers, &copies))?;
     let finish = |directory: &&Directory| {
         lost.fetch_add(finish(root.as_fd(), directory)?, Ordering::Relaxed);
         Ok(())
@@ -49,20 +69,20 @@ pub fn build(directories: &[Directory], layers: &[&LayerFiles], root: &Path) -> 
     let (open, closed): (Vec<_>, Vec<_>) = directories.iter().partition(|d| d.attributes.mode & OPEN == OPEN);
     parallel::each(&open, finish)?;
     closed.iter().rev().try_for_each(finish)?;
-    Ok(Degraded { lost_xattrs: lost.into_inner(), copies: copies.into_inner() })
+    Ok(Degraded { lost_xattrs: lost.into_inner(), copies: copies.files.into_inner() })
 }
 
-/// Links the files of one directory into it; gives the number of those that had to be copied.
-fn fill(root: BorrowedFd, directory: &Directory, layers: &[&LayerFiles]) -> Result<u64> {
+/// Links the files of one directory into it.
+fn fill(root: BorrowedFd, directory: &Directory, layers: &[&LayerFiles], copies: &Copies) -> Result<()> {
     if directory.files.is_empty() {
-        return Ok(0);
+        return Ok(());
     }
-    let (dir, mut copies) = (open_dir(root, &directory.path)?, 0);
+    let dir = open_dir(root, &directory.path)?;
     for (name, staged) in &directory.files {
         let copied = layers[staged.layer].link(staged.number, &dir, name).context(|| shown("fill", &directory.path))?;
-        copies += u64::from(copied);
+        copied.map_or(Ok(()), |bytes| copies.add(bytes))?;
     }
-    Ok(copies)
+    Ok(())
 }
 
 /// Gives a directory its attributes.

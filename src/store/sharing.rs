@@ -49,8 +49,8 @@ impl LayerFiles {
         self.elsewhere = shown;
     }
 
-    /// Gives the file of this number one more name, or makes a copy where that cannot be: whether it did.
-    pub(super) fn link(&self, number: u64, dir: &OwnedFd, name: &[u8]) -> Result<bool> {
+    /// Gives the file of this number one more name, or makes a copy where that cannot be: then the bytes that it has.
+    pub(super) fn link(&self, number: u64, dir: &OwnedFd, name: &[u8]) -> Result<Option<u64>> {
         let what = || format!("link file {number} of a layer to `{}`", String::from_utf8_lossy(name));
         match link_or_copy(self.stage.as_fd(), number.to_string().as_bytes(), dir, name) {
             Err(e) if e.is_io(ErrorKind::NotFound) => {}
@@ -66,11 +66,11 @@ impl LayerFiles {
     }
 }
 
-/// Whether it had to be a copy.
-fn link_or_copy(from: BorrowedFd, old: &[u8], dir: &OwnedFd, new: &[u8]) -> Result<bool> {
+/// The bytes that it has, if it had to be a copy.
+fn link_or_copy(from: BorrowedFd, old: &[u8], dir: &OwnedFd, new: &[u8]) -> Result<Option<u64>> {
     match linkat(from, old, dir, new, AtFlags::empty()) {
-        Err(e) if copy::is_needed(e) => copy::copy(from, old, dir.as_fd(), new).map(|()| true),
-        done => done.map(|()| false).map_err(std::io::Error::from).context(|| "linkat"),
+        Err(e) if copy::is_needed(e) => copy::copy(from, old, dir.as_fd(), new).map(Some),
+        done => done.map(|()| None).map_err(std::io::Error::from).context(|| "linkat"),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::layer::change::{Attributes, Change, Index, MAX_PATH, Name, What};
 use crate::layer::decode::decode;
 use crate::layer::tar::Reader;
 use crate::layer::tree::{Directory, Tree};
-use crate::layer::unpack::{Job, unpack};
+use crate::layer::unpack::{Counted, Job, unpack};
 use crate::store::{LayerFiles, build_rootfs};
 use crate::timings::Timings;
 
@@ -166,6 +166,7 @@ fn stage(home: &Path, number: usize, tar: &[u8]) -> crate::error::Result<(Index,
     let job = Job {
         max_unpacked: MAX_UNPACKED,
         unpacked: AtomicU64::new(0),
+        counted: Counted::default(),
         umask: 0o022,
         stop: AtomicBool::new(false),
         timings: &Timings::new(false),
@@ -180,7 +181,7 @@ fn rootfs(home: &Path, layers: &[(Index, LayerFiles)]) -> crate::error::Result<(
     let directories = Tree::of(layers.iter().map(|(index, _)| index))?.directories()?;
     check_directories(&directories);
     let files: Vec<_> = layers.iter().map(|(_, files)| files).collect();
-    build_rootfs(&directories, &files, &home.join("root"))?;
+    build_rootfs(&directories, &files, &home.join("root"), MAX_UNPACKED)?;
     Ok(())
 }
 

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use gpurun::error::Result;
@@ -11,6 +12,9 @@ use gpurun::image::{Digest, Image, Platform};
 use gpurun::reference::{ImageRef, RegistryRef};
 use gpurun::registry::{Options, Registry};
 use gpurun::source::Source;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use serde_json::json;
 
 /// A request as the server saw it.
@@ -75,7 +79,7 @@ impl Reply {
         Self::new(206, &whole[from..]).with("Content-Range", range)
     }
 
-    pub(crate) fn send(&self, stream: &mut TcpStream) {
+    pub(crate) fn send(&self, stream: &mut impl Write) {
         let mut head = format!("HTTP/1.1 {} X\r\nConnection: close\r\n", self.status);
         for (name, value) in &self.headers {
             let _ = write!(head, "{name}: {value}\r\n");
@@ -98,17 +102,41 @@ pub(crate) struct Server {
 impl Server {
     /// Answers every request by `handler`, each in its own thread, until the tests end.
     pub(crate) fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::serve(move |mut stream, log| {
+            if let Some(request) = receive(&stream, log) {
+                handler(&request).send(&mut stream);
+            }
+        })
+    }
+
+    /// The same behind TLS, with this certificate and its key.
+    pub(crate) fn start_tls(
+        [certificate, key]: &[PathBuf; 2],
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+    ) -> Self {
+        let chain = vec![CertificateDer::from_pem_file(certificate).unwrap()];
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()));
+        let config = config.with_safe_default_protocol_versions().unwrap().with_no_client_auth();
+        let config = config.with_single_cert(chain, PrivateKeyDer::from_pem_file(key).unwrap()).unwrap();
+        let config = Arc::new(config);
+        Self::serve(move |stream, log| {
+            let mut stream = StreamOwned::new(ServerConnection::new(config.clone()).unwrap(), stream);
+            if let Some(request) = receive(&mut stream, log) {
+                handler(&request).send(&mut stream);
+                stream.conn.send_close_notify();
+                let _ = stream.flush(); // whoever had enough has hung up
+            }
+        })
+    }
+
+    fn serve(serve: impl Fn(TcpStream, &Mutex<Vec<Request>>) + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let server = Self { port: listener.local_addr().unwrap().port(), log: Arc::default() };
-        let (log, handler) = (server.log.clone(), Arc::new(handler));
+        let (log, serve) = (server.log.clone(), Arc::new(serve));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (mut stream, log, handler) = (stream.unwrap(), log.clone(), handler.clone());
-                std::thread::spawn(move || {
-                    if let Some(request) = receive(&stream, &log) {
-                        handler(&request).send(&mut stream);
-                    }
-                });
+                let (stream, log, serve) = (stream.unwrap(), log.clone(), serve.clone());
+                std::thread::spawn(move || serve(stream, &log));
             }
         });
         server
@@ -152,7 +180,7 @@ impl Server {
 }
 
 /// Reads a request, and writes it down.
-pub(crate) fn receive(stream: &TcpStream, log: &Mutex<Vec<Request>>) -> Option<Request> {
+pub(crate) fn receive(stream: impl Read, log: &Mutex<Vec<Request>>) -> Option<Request> {
     let mut stream = BufReader::new(stream);
     let mut line = || {
         let mut line = String::new();

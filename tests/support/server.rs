@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use gpurun::image::Digest;
 
@@ -27,7 +27,9 @@ struct Shared {
     stopped: AtomicBool,
     rest: AtomicU64,
     without_ranges: AtomicBool,
-    /// Blobs that are sent now, and the most there ever were.
+    /// How many must be sent at once before any of them goes on.
+    gather: AtomicUsize,
+    /// Blobs larger than a piece that are sent now, and the most there ever were.
     sending: AtomicUsize,
     most_at_once: AtomicUsize,
 }
@@ -95,7 +97,12 @@ impl Server {
         self.shared.without_ranges.store(true, Ordering::SeqCst);
     }
 
-    /// The most answers that were under way at once.
+    /// Goes on with nothing larger than a piece until so many have been asked for at once.
+    pub(crate) fn gather(&self, many: usize) {
+        self.shared.gather.store(many, Ordering::SeqCst);
+    }
+
+    /// The most answers larger than a piece that were under way at once.
     pub(crate) fn most_at_once(&self) -> usize {
         self.shared.most_at_once.load(Ordering::SeqCst)
     }
@@ -137,12 +144,24 @@ impl Shared {
         let status = if range.is_some() { &part } else { "200 OK" };
         let head = format!("{status}\r\nContent-Length: {}", until - from);
         stream.write_all(format!("HTTP/1.1 {head}\r\nConnection: close\r\n\r\n").as_bytes())?;
-        let _sending = Sending::new(self);
+        let _sending = (body.len() > PIECE).then(|| Sending::new(self));
+        if body.len() > PIECE {
+            self.wait_for_others();
+        }
         for piece in body[from..until].chunks(PIECE) {
             stream.write_all(piece)?;
             std::thread::sleep(Duration::from_millis(self.rest.load(Ordering::SeqCst)));
         }
         stream.shutdown(Shutdown::Write)
+    }
+
+    /// Whoever never comes is waited for no longer than a client would bear with.
+    fn wait_for_others(&self) {
+        let start = Instant::now();
+        let all_are_here = || self.most_at_once.load(Ordering::SeqCst) >= self.gather.load(Ordering::SeqCst);
+        while !all_are_here() && start.elapsed() < Duration::from_secs(20) {
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn body(&self, path: &str) -> Option<Vec<u8>> {
