@@ -31,6 +31,7 @@ mod status;
 mod supervise;
 mod tty;
 mod underlay;
+mod upper;
 mod user;
 mod workload;
 

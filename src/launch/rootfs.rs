@@ -4,21 +4,19 @@
 //! user and mount namespace, where all of it ends with the last process. Everything of the host is opened before
 //! anything covers it; every target is found by the in-root resolver and mounted on by descriptor.
 
-use std::ffi::{CStr, CString, OsStr};
-use std::io::Write;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
+use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::stat::{FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmodat, fstat, fstatat, mkdirat, umask, utimensat};
-use nix::sys::time::TimeSpec;
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, umask};
 use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
 use oci_spec::runtime::Capability;
 
 use super::inject::{self, Sources};
-use super::{kept, status, underlay, user};
+use super::upper::Upper;
+use super::{kept, status, underlay};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
 use crate::plan::mounts::{Mount, What};
@@ -27,9 +25,6 @@ use crate::sys::{self, MountAttr};
 
 /// The directory that the private tmpfs covers: one that every Linux has. What is below it on the host was opened before.
 pub(crate) const SCRATCH: &str = "/tmp";
-
-/// Where the directory of `--overlay` is bound in it.
-const KEPT: &str = "/tmp/kept";
 
 /// What `--fakeroot` is for does not work on a tmpfs before Linux 6.6.
 const NO_PACKAGES: &str = "packages cannot be installed here, nor directories of the image removed: this kernel's tmpfs has \
@@ -106,18 +101,11 @@ fn root<'p>(
     kept: Option<&OwnedFd>,
     status: &status::Writer,
 ) -> Result<(Root, Vec<&'p File>)> {
-    let above = upper(lower, scratch, kept)?;
-    // In what an earlier run has left, links and FIFOs may be in the way: there all goes through the overlay.
-    let mut left: Vec<_> = plan.files.iter().collect();
-    if above.is_new {
-        if Some(fstat(lower).context(|| "fstat the image's root")?.st_uid) != plan.user.callers_uid() {
-            take_over(plan, lower, &above.upper)?;
-        }
-        left = prepare(plan, lower, &above.upper)?;
-    }
+    let above = Upper::open(lower, scratch, kept)?;
+    let left = above.prepare(plan, lower)?;
     let refused = match overlay(lower, above.at) {
         Ok(root) => {
-            if installs_packages(&plan.process) && kept.is_none() && !kept::can_mark(upper_of(scratch)?.as_fd()) {
+            if installs_packages(&plan.process) && kept.is_none() && !above.can_mark()? {
                 status.notice(NO_PACKAGES.into());
             }
             return Ok((root, left));
@@ -132,18 +120,12 @@ fn root<'p>(
     Ok((root, plan.files.iter().collect()))
 }
 
-/// The upper layer, opened as a file whose attributes can be asked for.
-fn upper_of(scratch: &OwnedFd) -> Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(scratch, "upper", flags, Mode::empty()).context(|| "open `upper` of the overlay")
-}
-
 /// What may be there again the next time is no reason to run with less.
 fn is_shortage(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ENOMEM | libc::EMFILE | libc::ENFILE | libc::ENOSPC))
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd> {
+pub(super) fn open_dir(path: &Path) -> Result<OwnedFd> {
     openat(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())
         .context(|| format!("open the directory `{}`", path.display()))
 }
@@ -164,165 +146,6 @@ fn source(mount: &Mount) -> Result<Option<OwnedFd>> {
 
 pub(super) fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
     sys::move_mount(tree.as_fd(), target.as_fd())
-}
-
-/// Where the writes go.
-struct Above {
-    /// The directory that `upper` and `work` are in.
-    at: &'static str,
-    upper: OwnedFd,
-    /// Whether nobody has written there yet.
-    is_new: bool,
-}
-
-/// The directories of the overlay: in the scratch tmpfs, or where they are kept.
-fn upper(lower: &OwnedFd, scratch: &OwnedFd, kept: Option<&OwnedFd>) -> Result<Above> {
-    mkdirat(scratch, "root", Mode::S_IRWXU).context(|| format!("mkdir `{SCRATCH}/root`"))?;
-    let (dir, at) = match kept {
-        Some(kept) => {
-            mkdirat(scratch, "kept", Mode::S_IRWXU).context(|| format!("mkdir `{KEPT}`"))?;
-            attach(kept, &open_dir(Path::new(KEPT))?)?;
-            (kept, KEPT)
-        }
-        None => (scratch, SCRATCH),
-    };
-    // The merged root shows the upper's mode, so it must be the image's.
-    let mode = Mode::from_bits_truncate(fstat(lower).context(|| "fstat the image's root")?.st_mode);
-    let make = |name: &str, mode| match mkdirat(dir, name, mode) {
-        Err(Errno::EEXIST) => Ok(false),
-        done => done.map(|()| true).context(|| format!("mkdir `{name}` for the overlay")),
-    };
-    let is_new = make("upper", mode)?;
-    make("work", Mode::S_IRWXU)?;
-    let open = |name: &str| {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        openat(dir, name, flags, Mode::empty()).context(|| format!("open `{name}` of the overlay"))
-    };
-    open("work")?;
-    Ok(Above { at, upper: open("upper")?, is_new })
-}
-
-/// In a tree of somebody else's nothing can be made, not even in the overlay: its directories' owner has no id inside.
-/// So those in which we make something are ours in the upper layer, with the same mode, and so are the files we supply.
-fn take_over(plan: &Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
-    let targets =
-        plan.mounts.iter().map(|m| m.target.as_path()).chain(plan.directories.iter().map(|d| d.path.as_path()));
-    let injected: Vec<_> = plan.injection.targets().collect();
-    let links = plan.devices.links.iter().map(|link| link.path.as_path());
-    let targets = targets.chain(injected.iter().map(PathBuf::as_path)).chain(links);
-    for target in targets.chain(plan.files.iter().map(|f| Path::new(f.path))) {
-        own_parents(target, lower, upper).context(|| format!("make the parents of `{}` ours", target.display()))?;
-    }
-    let upper = Root::from_fd(upper.try_clone().context(|| "dup")?);
-    plan.files.iter().try_for_each(|file| upper.write(Path::new(file.path), &[]))
-}
-
-/// Follows real directories only: behind a link it is the image's owner's again.
-fn own_parents(target: &Path, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut walked = [lower, upper].map(OwnedFd::try_clone);
-    for name in target.parent().into_iter().flat_map(Path::components).filter(|c| matches!(c, Component::Normal(_))) {
-        let [Ok(below), Ok(above)] = &walked else { break };
-        let Ok(below) = openat(below, name.as_os_str(), flags, Mode::empty()) else { break };
-        let mode = Mode::from_bits_truncate(fstat(&below).context(|| "fstat")?.st_mode);
-        match mkdirat(above, name.as_os_str(), mode) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(e).context(|| "mkdir"),
-        }
-        let above = openat(above, name.as_os_str(), flags, Mode::empty()).context(|| "open")?;
-        walked = [Ok(below), Ok(above)];
-    }
-    Ok(())
-}
-
-/// Makes what it can in the upper layer before it is one: through the overlay, each costs ten times as much. Gives the
-/// files that are left to write.
-fn prepare<'p>(plan: &'p Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<Vec<&'p File>> {
-    let mut left = Vec::new();
-    for file in &plan.files {
-        if !supply(file, lower, upper).context(|| format!("write `{}` in the upper layer", file.path))? {
-            left.push(file);
-        }
-    }
-    for directory in &plan.directories {
-        if let Some(levels) = levels(&directory.path, lower)
-            && levels.iter().any(|(_, below)| below.is_none())
-        {
-            let what = || format!("mkdir `{}` in the upper layer", directory.path.display());
-            let made = make_above(&levels, upper).context(what)?;
-            user::give(made.as_fd(), &plan.user).context(what)?;
-        }
-    }
-    Ok(left)
-}
-
-/// Writes a file in the place of the image's; false if the image has something else than files and directories there.
-fn supply(file: &File, lower: &OwnedFd, upper: &OwnedFd) -> Result<bool> {
-    let path = Path::new(file.path);
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { return Ok(false) };
-    let Some(levels) = levels(parent, lower) else { return Ok(false) };
-    let below = levels.last().map_or(Some(lower), |(_, below)| below.as_ref());
-    let mode = match below.map(|dir| fstatat(dir, name, AtFlags::AT_SYMLINK_NOFOLLOW)) {
-        None | Some(Err(Errno::ENOENT)) => Mode::from_bits_truncate(0o644),
-        Some(Ok(stat)) if stat.st_mode & SFlag::S_IFMT.bits() == SFlag::S_IFREG.bits() => {
-            Mode::from_bits_truncate(stat.st_mode)
-        }
-        Some(_) => return Ok(false),
-    };
-    let above = make_above(&levels, upper)?;
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let target = openat(&above, name, flags, mode).context(|| "open")?;
-    std::fs::File::from(target).write_all(&file.content).context(|| "write")?;
-    if let Some(below) = below {
-        keep_mtime(below, &above)?;
-    }
-    Ok(true)
-}
-
-/// The directory's time is the image's, as after a copy by the overlay.
-fn keep_mtime(below: &OwnedFd, above: &OwnedFd) -> Result<()> {
-    let stat = fstat(below).context(|| "fstat")?;
-    let mtime = TimeSpec::new(stat.st_mtime, stat.st_mtime_nsec);
-    utimensat(above, ".", &TimeSpec::UTIME_OMIT, &mtime, UtimensatFlags::FollowSymlink).context(|| "utimensat")
-}
-
-/// The names on the way to a directory, with the image's own directories as far as they go. `None` if something else is
-/// on the way, or a directory has attributes that only the overlay would copy.
-fn levels<'a>(path: &'a Path, lower: &OwnedFd) -> Option<Vec<(&'a OsStr, Option<OwnedFd>)>> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut levels: Vec<(&OsStr, Option<OwnedFd>)> = Vec::new();
-    for component in path.components().filter(|c| !matches!(c, Component::RootDir | Component::CurDir)) {
-        let Component::Normal(name) = component else { return None };
-        let below = match levels.last().map_or(Some(lower), |(_, below)| below.as_ref()) {
-            None => None,
-            Some(dir) => match openat(dir, name, flags, Mode::empty()) {
-                Ok(below) if sys::has_xattrs(below.as_fd()) => return None,
-                Ok(below) => Some(below),
-                Err(Errno::ENOENT) => None,
-                Err(_) => return None,
-            },
-        };
-        levels.push((name, below));
-    }
-    Some(levels)
-}
-
-/// Makes these directories in the upper layer, with the image's modes where it has them. Gives the last.
-fn make_above(levels: &[(&OsStr, Option<OwnedFd>)], upper: &OwnedFd) -> Result<OwnedFd> {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut above = upper.try_clone().context(|| "dup")?;
-    for (name, below) in levels {
-        let mode = match below {
-            Some(below) => fstat(below).context(|| "fstat")?.st_mode,
-            None => 0o755,
-        };
-        match mkdirat(&above, *name, Mode::from_bits_truncate(mode)) {
-            Ok(()) | Err(Errno::EEXIST) => {}
-            Err(e) => return Err(e).context(|| "mkdir"),
-        }
-        above = openat(&above, *name, flags, Mode::empty()).context(|| "open")?;
-    }
-    Ok(above)
 }
 
 /// The image's tree below, the directory `upper` in `at` above.
