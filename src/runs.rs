@@ -45,7 +45,7 @@ pub fn find(target: &str) -> Result<Run> {
     let ancestors: Vec<_> = target.parse().map(|pid| processes.ancestors(pid)).unwrap_or_default();
     let meanings: [&dyn Fn(&Run) -> bool; 3] = [
         &|run| run.label.name.as_deref() == Some(target),
-        &|run| ancestors.contains(&run.supervisor.as_raw()),
+        &|run| [run.supervisor.as_raw(), run.label.init].iter().any(|pid| ancestors.contains(pid)),
         &|run| run.label.step.as_deref() == Some(target),
     ];
     let found = meanings.iter().map(|means| all.iter().filter(|run| means(run)).collect::<Vec<_>>());
@@ -81,9 +81,8 @@ impl Processes {
     /// The run that this process is the supervisor of, if it is one.
     fn run(&self, process: &Process) -> Option<Run> {
         let label = process.is_candidate().then(|| label::read(&process.dir()))??;
-        let init = self.0.iter().find(|p| p.pid == label.init && p.parent == process.pid);
-        // Orphans that PID 1 has adopted were started later.
-        let workload = self.0.iter().filter(|p| init.is_some_and(|init| p.parent == init.pid));
+        // PID 1 itself is hidden where /proc has hidepid=2. Orphans that it has adopted were started later.
+        let workload = self.0.iter().filter(|p| p.parent == label.init);
         let workload = workload.min_by_key(|p| (p.started, p.pid)).map(|p| Pid::from_raw(p.pid));
         Some(Run { label, supervisor: Pid::from_raw(process.pid), workload, age: age(process.started)? })
     }

@@ -211,6 +211,20 @@ fn a_run_in_another_mount_namespace_of_the_same_user_namespace_is_found() {
     }
 }
 
+/// PID 1 cannot be looked into, so /proc may hide it from its own user.
+#[test]
+fn runs_are_found_where_proc_hides_pid_1() {
+    let case = Case::new();
+    let inner = r#"mkfifo up; "$G" --name "$N" "$I" sh -c 'echo up; sleep 1000' >up & read x <up
+                   "$G" exec "$N" echo in; "$G" exec "$(pgrep -n sleep)" echo in; kill -9 $!; wait; rm up"#;
+    let outer = r#"mount -t proc -o hidepid=2 proc /proc
+                   exec setpriv --inh-caps=-all sh -c "$S""#;
+    let mut command = std::process::Command::new("unshare");
+    case.surround(command.args(["-Umpf", "--map-current-user", "--keep-caps", "--kill-child", "sh", "-c", outer]));
+    command.env("G", program()).env("I", case.reference()).env("N", name(&case)).env("S", inner);
+    assert_eq!(command.finish().stdout, "in\nin\n");
+}
+
 #[test]
 fn nothing_of_the_caller_is_seen_from_inside() {
     let case = Case::new();
