@@ -130,6 +130,18 @@ fn groups_and_directories_are_the_callers_or_another_users_own() {
     let home = case.sh(&["--ids", "range", "-u", "app", "-w", "/made/here"], "touch ~/x x; stat -c '%u %g' ~ . / /etc");
     let (uid, gid) = (geteuid(), getegid());
     assert_eq!(home.ok(), format!("500 501\n500 501\n{uid} {gid}\n{uid} {gid}\n"));
+    // Neither in the overlay of an earlier run nor behind a link is it made before there is an overlay.
+    let kept = case.path("kept");
+    let kept = ["--ids", "range", "--overlay", text(&kept), "-u", "app"];
+    case.sh(&kept, "true").ok();
+    case.image.link("/linked", "/etc");
+    for (place, overlay) in [("/later/here", &kept[..]), ("/linked/here", &["--ids", "range", "-u", "app"])] {
+        assert_eq!(
+            case.sh(&[overlay, &["-w", place]].concat(), "touch x; stat -c '%u %g' .").ok(),
+            "500 501\n",
+            "{place}"
+        );
+    }
 }
 
 #[test]

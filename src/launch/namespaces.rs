@@ -5,7 +5,7 @@ use std::fs;
 use super::libcontainer;
 use super::mapper::Mapper;
 use crate::error::{Context, Result};
-use crate::plan::user::Ids;
+use crate::plan::idmap::Mapping;
 use crate::plan::{NamespaceKind, Plan};
 
 /// Makes the namespaces that are made before the fork: the user's, and the one that the child is PID 1 of. Where a
@@ -15,7 +15,7 @@ pub(super) fn enter(plan: &Plan) -> Result<()> {
     libcontainer::unshare(NamespaceKind::User)?;
     match mapper {
         Some(mapper) => mapper.map()?,
-        None => write_maps(&plan.user)?,
+        None => write_maps(&plan.user.map)?,
     }
     match plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Pid) {
         true => libcontainer::unshare(NamespaceKind::Pid),
@@ -25,11 +25,11 @@ pub(super) fn enter(plan: &Plan) -> Result<()> {
 
 /// Maps the one id inside to the caller's outside (user_namespaces(7): an unprivileged process must give up setgroups
 /// before it may write a gid map).
-fn write_maps(ids: &Ids) -> Result<()> {
+fn write_maps(map: &Mapping) -> Result<()> {
     let write = |file: &str, text: String| {
         fs::write(format!("/proc/self/{file}"), &text).context(|| format!("write `{text}` to `/proc/self/{file}`"))
     };
     write("setgroups", "deny".into())?;
-    write("uid_map", format!("{} {} 1", ids.uid, ids.host_uid))?;
-    write("gid_map", format!("{} {} 1", ids.gid, ids.host_gid))
+    write("uid_map", map.uids.lines())?;
+    write("gid_map", map.gids.lines())
 }

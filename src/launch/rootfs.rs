@@ -16,7 +16,7 @@ use oci_spec::runtime::Capability;
 
 use super::inject::{self, Sources};
 use super::upper::Upper;
-use super::{kept, status, underlay};
+use super::{kept, status, underlay, user};
 use crate::error::{Context, Error, Result};
 use crate::inroot::{self, Root};
 use crate::plan::mounts::{Mount, What};
@@ -26,7 +26,7 @@ use crate::sys::{self, MountAttr};
 /// The directory that the private tmpfs covers: one that every Linux has. What is below it on the host was opened before.
 pub(crate) const SCRATCH: &str = "/tmp";
 
-/// What `--fakeroot` is for does not work on a tmpfs before Linux 6.6.
+/// What `--fakeroot`, and root with ids of others, is for does not work on a tmpfs before Linux 6.6.
 const NO_PACKAGES: &str = "packages cannot be installed here, nor directories of the image removed: this kernel's tmpfs has \
                            no extended attributes of users (Linux 6.6 has); `--overlay DIR` on a disk keeps all writes";
 
@@ -83,7 +83,7 @@ fn assemble(plan: &Plan, status: &status::Writer) -> Result<Root> {
     let users = plan.mounts.iter().any(|mount| mount.follow && mount.target.starts_with(DEV));
     inject::machine(&root, dev.as_ref().filter(|_| !users), &plan.injection, &injected)?;
     for directory in &plan.directories {
-        root.make_dir(&directory.path)?;
+        user::make_dir(&root, &directory.path, &plan.user)?;
     }
     Ok(root)
 }
@@ -228,7 +228,7 @@ pub(super) fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
     sys::fsmount(c"tmpfs", &options, MountAttr::NOSUID.with(MountAttr::NODEV, true))
 }
 
-/// No `gid=5`: with one id mapped there is no group tty.
+/// No `gid=5`: one id mapped has no group tty, and with ranges the terminals are the workload's user's ([`user`]).
 fn devpts() -> Result<OwnedFd> {
     let options = [(c"newinstance", None), (c"ptmxmode", Some(c"0666")), (c"mode", Some(c"0620"))];
     sys::fsmount(c"devpts", &options, MountAttr::NOSUID.with(MountAttr::NOEXEC, true))

@@ -118,8 +118,7 @@ fn own_parents(target: &Path, lower: &OwnedFd, upper: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
-/// Makes what it can in the upper layer before it is one: through the overlay, each costs ten times as much. Gives the
-/// files that are left to write.
+/// Makes what it can in the upper layer. Gives the files that are left to write.
 fn prepare<'p>(plan: &'p Plan, lower: &OwnedFd, upper: &OwnedFd) -> Result<Vec<&'p File>> {
     let mut left = Vec::new();
     for file in &plan.files {

@@ -75,6 +75,12 @@ impl IdMap {
         Self(extents)
     }
 
+    /// As the kernel takes it (user_namespaces(7)), a line for each part.
+    pub fn lines(&self) -> String {
+        let lines: Vec<_> = self.0.iter().map(|e| format!("{} {} {}", e.inside, e.outside, e.count)).collect();
+        lines.join("\n")
+    }
+
     /// The parts, from the lowest id inside up.
     pub fn extents(&self) -> &[Extent] {
         &self.0

@@ -83,6 +83,11 @@ impl Ids {
         Ok(Self { uid, gid, groups, host_uid: host.uid, host_gid: host.gid, name, home, why, map })
     }
 
+    /// Whether it is another user than the caller, whose groups are no concern of it.
+    pub fn is_another(&self) -> bool {
+        self.groups.is_some()
+    }
+
     /// The caller's user id inside.
     pub fn callers_uid(&self) -> Option<u32> {
         self.map.uids.inside(self.host_uid)
