@@ -1,4 +1,4 @@
-//! The `gpurun` program: looks at its descriptors before anything else is open, then hands over to the verbs.
+//! The `gpurun` program: looks at what it inherits before anything else is open, then hands over to the verbs.
 //!
 //! C's `main` and not Rust's, whose start-up reads and parses /proc/self/maps to guard the main thread's stack: more than
 //! half of what a start's own code takes.
@@ -8,8 +8,8 @@
 
 use std::ffi::{c_char, c_int};
 
-use gpurun::error::{Context, Result};
-use gpurun::{cmd, launch, output, sys};
+use gpurun::error::Result;
+use gpurun::{cmd, launch, output};
 
 // SAFETY: the one `main`, of the type that the C library calls. glibc gives `std::env::args_os` the arguments by itself.
 #[unsafe(no_mangle)]
@@ -29,7 +29,6 @@ extern "C" fn pow(x: f64, y: f64) -> f64 {
 }
 
 fn start() -> Result<u8> {
-    sys::ignore_sigpipe(true).context(|| "ignore SIGPIPE")?;
-    let inherited = launch::fds::inherit()?;
+    let inherited = launch::inherited()?;
     cmd::dispatch(inherited)
 }

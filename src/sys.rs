@@ -1,4 +1,5 @@
-//! The only unsafe code of gpurun: system calls that no crate of ours wraps, and `fork`.
+//! The only unsafe code of gpurun, but for the names in main.rs that C calls: system calls that no crate of ours wraps, and
+//! `fork`.
 //!
 //! In and out: owned descriptors and plain values. Each wrapper's error is the call with its arguments. Used by every
 //! process.
@@ -254,13 +255,12 @@ pub fn sigwait(set: &nix::sys::signal::SigSet) -> nix::Result<Signal> {
     Ok(Signal { number, from_kernel: info.si_code == libc::SI_KERNEL, value })
 }
 
-/// Whether writing where nobody reads is an error that we see, as Rust's library expects, or ends this process, as every
-/// other program does.
-pub fn ignore_sigpipe(ignore: bool) -> nix::Result<()> {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    let handler = if ignore { SigHandler::SigIgn } else { SigHandler::SigDfl };
+/// Ignores a signal, or has it do what it does by default. Gives whether it was ignored.
+pub fn ignore(which: nix::sys::signal::Signal, on: bool) -> nix::Result<bool> {
+    use nix::sys::signal::{SigHandler, signal};
+    let handler = if on { SigHandler::SigIgn } else { SigHandler::SigDfl };
     // SAFETY: no handler is installed, so none can run in an unsafe context.
-    unsafe { signal(Signal::SIGPIPE, handler) }.map(drop)
+    unsafe { signal(which, handler) }.map(|before| matches!(before, SigHandler::SigIgn))
 }
 
 /// Opens /dev/null in place of each standard stream that the caller closed: another file would get its number.
@@ -364,19 +364,21 @@ pub fn receive_fd(socket: BorrowedFd) -> Result<OwnedFd> {
 /// One of the three standard streams, which are always open after [`open_standard_streams`].
 pub fn stdio(number: RawFd) -> BorrowedFd<'static> {
     assert!((0..3).contains(&number));
-    // SAFETY: nothing in gpurun closes the standard streams, other than `close_stdio` in a process that ends there.
+    // SAFETY: nothing in gpurun closes the standard streams, other than `close_all_but` in a process that ends there.
     unsafe { BorrowedFd::borrow_raw(number) }
 }
 
-/// Closes every descriptor but two, which may be the same (close_range(2)).
-pub fn close_all_but(kept: [BorrowedFd; 2]) -> nix::Result<()> {
-    let mut kept = kept.map(|fd| fd.as_raw_fd().cast_unsigned());
+/// Closes every descriptor but these (close_range(2)).
+pub fn close_all_but(kept: &[BorrowedFd]) -> nix::Result<()> {
+    let mut kept: Vec<_> = kept.iter().map(|fd| fd.as_raw_fd().cast_unsigned()).collect();
     kept.sort_unstable();
-    for (first, last) in [(0, kept[0]), (kept[0] + 1, kept[1]), (kept[1] + 1, u32::MAX)] {
-        if first < last {
+    let mut first = 0;
+    for end in kept.into_iter().chain([u32::MAX]) {
+        if first < end {
             // SAFETY: the one caller, PID 1, uses no descriptor again but those that stay, and drops none: it never returns.
-            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, last - 1, 0) })?;
+            Errno::result(unsafe { libc::syscall(libc::SYS_close_range, first, end - 1, 0) })?;
         }
+        first = end.saturating_add(1);
     }
     Ok(())
 }

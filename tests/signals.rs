@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::support::process::{Running, count, eventually, state};
-use crate::support::{Case, Finish};
+use crate::support::{Case, Finish, program};
 
 /// Says which signals it gets, until SIGTERM ends it.
 const TELL: &str = "for s in INT HUP QUIT USR1 USR2 CONT WINCH; do trap \"echo $s\" $s; done; \
@@ -91,4 +91,29 @@ fn thousands_of_them_do_no_harm() {
     }
     running.signal(Signal::SIGTERM);
     running.finish().ends(3);
+}
+
+/// As some daemons do, and programs that do not want to wait for their children.
+#[test]
+fn a_caller_who_ignores_the_end_of_children_is_told_it_and_its_workload_ignores_it_too() {
+    let case = Case::new();
+    let ignored = |signals: &[&str]| {
+        let mut command = std::process::Command::new("env");
+        case.surround(&mut command);
+        command.args(signals).arg(program()).arg("-q").arg(case.reference());
+        let shown = command.args(["grep", "SigIgn", "/proc/self/status"]).finish();
+        let mask = u64::from_str_radix(shown.ok().split_whitespace().nth(1).unwrap(), 16).unwrap();
+        [Signal::SIGCHLD, Signal::SIGPIPE].map(|signal| mask >> (signal as i32 - 1) & 1 == 1)
+    };
+    assert_eq!(ignored(&["--default-signal"]), [false, false]);
+    assert_eq!(ignored(&["--ignore-signal=CHLD,PIPE"]), [true, true]);
+    let mut command = std::process::Command::new("env");
+    case.surround(&mut command);
+    command
+        .arg("--ignore-signal=CHLD")
+        .arg(program())
+        .args(["-q", "-v", "/:/etc/passwd"])
+        .arg(case.reference())
+        .arg("true");
+    command.finish().refused(&["/etc/passwd"]);
 }

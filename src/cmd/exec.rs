@@ -7,7 +7,7 @@ use super::run::accounts_in;
 use crate::cli::ExecArgs;
 use crate::error::{Context, Result};
 use crate::host::Host;
-use crate::launch::fds::Inherited;
+use crate::launch::Inherited;
 use crate::launch::join::{self, Target, User};
 use crate::launch::label::Label;
 use crate::plan::account::Account;

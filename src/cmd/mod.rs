@@ -23,7 +23,7 @@ use crate::cli::{Cli, ExplainArgs, FetchArgs, Pull, RunArgs, StoreArgs, Verb};
 use crate::error::{Context, EXIT_GPURUN, Result};
 use crate::host::Host;
 use crate::image::Platform;
-use crate::launch::fds::Inherited;
+use crate::launch::Inherited;
 use crate::progress::Progress;
 use crate::pull::{self, Obtained};
 use crate::reference::ImageRef;

@@ -21,7 +21,7 @@ use crate::host::Host;
 use crate::host::subordinate::Subordinate;
 use crate::image::Digest;
 use crate::inroot::Root;
-use crate::launch::{self, fds::Inherited};
+use crate::launch::{self, Inherited};
 use crate::manifest;
 use crate::output;
 use crate::plan::account::Accounts;

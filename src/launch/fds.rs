@@ -7,16 +7,10 @@ use std::os::fd::RawFd;
 use crate::error::{Context, Result};
 use crate::sys;
 
-/// What was open above the standard streams when gpurun started.
-#[derive(Clone, Copy, Debug)]
-pub struct Inherited {
-    /// The highest number that stays open.
-    pub highest: Option<RawFd>,
-}
-
-/// Looks at every inherited descriptor. A standard stream that was closed is opened on /dev/null. An open directory would lead the workload out of its root, so it is marked to
-/// close on exec. Without /proc nothing is handed down.
-pub fn inherit() -> Result<Inherited> {
+/// Looks at every inherited descriptor, and gives the highest number above the standard streams that stays open. A standard
+/// stream that was closed is opened on /dev/null. An open directory would lead the workload out of its root, so it is marked
+/// to close on exec. Without /proc nothing is handed down.
+pub(super) fn inherit() -> Result<Option<RawFd>> {
     sys::open_standard_streams()?;
     let mut highest = None;
     for number in open_numbers() {
@@ -26,7 +20,7 @@ pub fn inherit() -> Result<Inherited> {
             Err(_) => {} // the directory we listed them with is closed by now
         }
     }
-    Ok(Inherited { highest })
+    Ok(highest)
 }
 
 fn open_numbers() -> Vec<RawFd> {

@@ -8,8 +8,9 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::rc::Rc;
 
+use super::linger::Lingering;
 use super::workload::Workload;
-use super::{libcontainer, linger, refused, rootfs, user};
+use super::{libcontainer, refused, rootfs, user};
 use crate::error::Result;
 use crate::plan::{NamespaceKind, Plan};
 use crate::sys;
@@ -28,7 +29,7 @@ fn start(plan: &Plan, mut workload: Workload, console: Option<&OwnedFd>) -> Resu
     }
     let root = rootfs::build(plan, &workload.status)?;
     if plan.rootfs.awaited.is_none() {
-        workload.mounts = linger::hold_mounts().ok().map(Rc::new); // without it the end takes a little longer
+        workload.lingering = Lingering::open().ok().map(Rc::new); // without it the end takes a little longer
     }
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;

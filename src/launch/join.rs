@@ -27,9 +27,8 @@ use nix::sys::stat::Mode;
 use nix::sys::statfs::fstatfs;
 use nix::unistd::{Pid, chroot, fchdir, setsid};
 
-use super::fds::Inherited;
 use super::workload::Workload;
-use super::{Start, pid1, user};
+use super::{Inherited, Start, pid1, user};
 use crate::error::{Context, Error, Result};
 use crate::inroot::Root;
 use crate::plan::Process;

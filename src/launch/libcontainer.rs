@@ -83,7 +83,7 @@ pub(crate) fn init(
         rootfs: "/".into(),
         console_socket: console.map(AsRawFd::as_raw_fd),
         notify_listener: start,
-        preserve_fds: workload.highest_inherited.map_or(0, |fd| fd - FIRST_FD + 1),
+        preserve_fds: workload.inherited.highest.map_or(0, |fd| fd - FIRST_FD + 1),
         container: None,
         user_ns_config: None,
         detached: false,

@@ -12,7 +12,7 @@
 //! Single-threaded throughout. Nothing stays: mounts, the scratch tmpfs and all processes end with PID 1, which ends with
 //! the supervisor; what the user has not bound may be unmounted a moment later ([`linger`]).
 
-pub mod fds;
+mod fds;
 mod init;
 mod inject;
 pub mod join;
@@ -36,8 +36,10 @@ mod user;
 mod workload;
 
 use std::convert::Infallible;
-use std::os::fd::OwnedFd;
+use std::os::fd::{OwnedFd, RawFd};
+use std::rc::Rc;
 
+use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::Pid;
 
@@ -47,15 +49,29 @@ use crate::plan::{Plan, Process};
 use crate::seccomp::Filter;
 use crate::sys::{self, Fork};
 use crate::timings::Timings;
-use fds::Inherited;
 use label::Label;
 use workload::{Surroundings, Workload};
+
+/// What gpurun's caller has handed down to the workload.
+#[derive(Clone, Copy, Debug)]
+pub struct Inherited {
+    /// The highest descriptor that is open, above the standard streams.
+    highest: Option<RawFd>,
+    /// The signals that gpurun does not ignore, or ignores itself, and the caller ignores.
+    ignored: SigSet,
+}
+
+/// Looks at it, before anything of gpurun's own is open.
+pub fn inherited() -> Result<Inherited> {
+    Ok(Inherited { ignored: signals::take_over()?, highest: fds::inherit()? })
+}
 
 /// Runs the plan and ends this process as the workload ended, with 128+N if signal N ended it. It comes back only with
 /// the reason why nothing ran: what is left of a start is not worth tidying up when the caller waits for the end.
 pub fn launch(plan: &Plan, inherited: Inherited, quiet: bool, timings: Timings) -> Result<Infallible> {
-    let _locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
-    let start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited, timings)? };
+    let locked = plan.rootfs.kept.as_deref().map(kept::open).transpose()?;
+    let mut start = Start { quiet, ..Start::prepare(&plan.process, plan.seccomp.as_ref(), inherited, timings)? };
+    start.workload.locked = locked.map(|file| Rc::new(file.into()));
     start.timings.measure("namespaces", || namespaces::enter(plan)).map_err(refused::namespaces)?;
     start.fork(|workload, console| init::become_init(plan, workload, console), |child| show_label(plan, child, quiet))
 }
@@ -85,8 +101,7 @@ impl Start {
         let (lifeline, childs_lifeline) = stream_pair()?;
         let console = process.terminal.then(stream_pair).transpose()?;
         let window = process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
-        let highest_inherited = inherited.highest;
-        let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, highest_inherited };
+        let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, inherited };
         Ok(Self { workload: Workload::new(process, filter, around)?, reader, lifeline, console, quiet: false, timings })
     }
 

@@ -5,7 +5,7 @@
 //! process that adopts the workload's orphans, and ends them itself.
 
 use std::convert::Infallible;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -13,6 +13,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 
+use super::linger::Lingering;
 use super::workload::Workload;
 use super::{refused, signals};
 use crate::error::{Context, Error, Result};
@@ -61,18 +62,24 @@ fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
 }
 
 fn reap(child: Pid, workload: &Workload, set: &SigSet) -> ! {
-    let mounts = workload.mounts.as_deref().unwrap_or(&workload.lifeline);
-    let _ = sys::close_all_but([workload.lifeline.as_fd(), mounts.as_fd()]); // nothing is left to tell a failure to
+    let _ = sys::close_all_but(&descriptors(workload)); // nothing is left to tell a failure to
     sys::release_program(); // not at our end, for which the caller waits
     loop {
         match sys::sigwait(set) {
             Ok(signal) if signal.number == libc::SIGCHLD => wait_for_children(child, workload),
-            Ok(signal) if signal.number == ABANDONED as i32 => end(128 + libc::SIGKILL),
+            Ok(signal) if signal.number == ABANDONED as i32 => end(128 + libc::SIGKILL, workload),
             Ok(signal) => forward(child, &signal, workload.stop_signal),
             Err(Errno::EINTR) => {}
-            Err(_) => end(125),
+            Err(_) => end(125, workload),
         }
     }
+}
+
+/// What stays open.
+fn descriptors(workload: &Workload) -> Vec<BorrowedFd<'_>> {
+    let locked = workload.locked.iter().map(|lock| lock.as_fd());
+    let lingering = workload.lingering.iter().flat_map(|lingering| lingering.descriptors());
+    locked.chain(lingering).chain([workload.lifeline.as_fd()]).collect()
 }
 
 /// Hands a signal on, SIGTERM as the image's stop signal. The workload may be gone already: then its end is the next
@@ -86,11 +93,11 @@ fn forward(child: Pid, signal: &sys::Signal, stop_signal: i32) {
 fn wait_for_children(child: Pid, workload: &Workload) {
     loop {
         match sys::wait_any(libc::WNOHANG | libc::WUNTRACED) {
-            Ok(Some((pid, Change::Ended(status)))) if pid == child => end(status),
+            Ok(Some((pid, Change::Ended(status)))) if pid == child => end(status, workload),
             Ok(Some((pid, Change::Stopped(signal)))) if pid == child => tell_stopped(signal, workload),
             Ok(None) | Err(Errno::ECHILD) => return,
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => end(125),
+            Err(_) => end(125, workload),
         }
     }
 }
@@ -102,7 +109,8 @@ fn tell_stopped(signal: i32, workload: &Workload) {
 }
 
 /// Ends, and everything that the workload has started with it.
-fn end(status: i32) -> ! {
+fn end(status: i32, workload: &Workload) -> ! {
+    let _ = workload.lingering.as_deref().map(Lingering::leave); // else the end takes a little longer
     while !is_init() && end_children() {}
     sys::exit_now(status)
 }

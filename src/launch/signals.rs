@@ -6,6 +6,7 @@
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use crate::error::{Context, Result};
+use crate::sys;
 
 /// What the supervisor hands on to the workload.
 pub(crate) const FORWARDED: &[Signal] = &[
@@ -46,8 +47,25 @@ pub(crate) fn unblock(signal: i32) -> nix::Result<SigSet> {
     pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&set), Some(&mut before)).map(|()| before)
 }
 
-/// Gives this process the caller's mask back, and SIGPIPE the default that our start took away.
-pub(crate) fn restore(before: &SigSet) -> nix::Result<()> {
-    crate::sys::ignore_sigpipe(false)?;
+/// Signals that must be handled in one way: a reader that is gone is an error and no end, and of a child whose end is ignored
+/// nobody is told.
+const OURS: &[(Signal, bool)] = &[(Signal::SIGPIPE, true), (Signal::SIGCHLD, false)];
+
+/// Handles them so. Gives those that the caller ignores.
+pub(crate) fn take_over() -> Result<SigSet> {
+    let mut ignored = SigSet::empty();
+    for (signal, ours) in OURS {
+        if sys::ignore(*signal, *ours).context(|| format!("sigaction {signal}"))? {
+            ignored.add(*signal);
+        }
+    }
+    Ok(ignored)
+}
+
+/// Gives this process the caller's mask back, and has it ignore what the caller ignores.
+pub(crate) fn restore(before: &SigSet, ignored: &SigSet) -> nix::Result<()> {
+    for (signal, _) in OURS {
+        sys::ignore(*signal, ignored.contains(*signal))?;
+    }
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None)
 }

@@ -8,7 +8,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -19,7 +19,8 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{AccessFlags, Pid, faccessat, fchdir, getcwd, setpgid, tcsetpgrp};
 
-use super::{limits, signals, status, user};
+use super::linger::Lingering;
+use super::{Inherited, limits, signals, status, user};
 use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::plan::Process;
 use crate::request::Limit;
@@ -48,14 +49,16 @@ pub(crate) struct Workload {
     mask: SigSet,
     /// What it gets in place of SIGTERM.
     pub(super) stop_signal: i32,
-    /// The highest descriptor that the caller handed down, if any.
-    pub(super) highest_inherited: Option<RawFd>,
+    /// What the caller handed down.
+    pub(super) inherited: Inherited,
     /// Where failures are told.
     pub(super) status: Rc<status::Writer>,
     /// Closed when the supervisor is gone.
     pub(super) lifeline: Rc<OwnedFd>,
-    /// What PID 1 holds so that nobody waits for the end of the mounts.
-    pub(super) mounts: Option<Rc<OwnedFd>>,
+    /// The lock of what keeps the writes, which PID 1 holds as long as it may be written.
+    pub(super) locked: Option<Rc<OwnedFd>>,
+    /// What PID 1 leaves the mounts to at its end, if nobody is to wait for theirs.
+    pub(super) lingering: Option<Rc<Lingering>>,
 }
 
 /// What the launch gives a workload beside the plan's process.
@@ -68,8 +71,8 @@ pub(crate) struct Surroundings {
     pub(crate) mask: SigSet,
     /// The size of the caller's terminal, if the workload gets one.
     pub(crate) window: Option<sys::WindowSize>,
-    /// The highest descriptor that the caller handed down, if any.
-    pub(crate) highest_inherited: Option<RawFd>,
+    /// What the caller handed down.
+    pub(crate) inherited: Inherited,
 }
 
 impl Workload {
@@ -94,10 +97,11 @@ impl Workload {
             window: around.window,
             mask: around.mask,
             stop_signal: process.stop_signal,
-            highest_inherited: around.highest_inherited,
+            inherited: around.inherited,
             status: Rc::new(around.status),
             lifeline: Rc::new(around.lifeline),
-            mounts: None,
+            locked: None,
+            lingering: None,
         })
     }
 
@@ -121,7 +125,7 @@ impl Workload {
             sys::set_window_size(sys::stdio(0), size).context(|| "set the terminal's size")?;
         }
         self.limits.iter().try_for_each(limits::apply)?;
-        signals::restore(&self.mask).context(|| "restore the signal mask")?;
+        signals::restore(&self.mask, &self.inherited.ignored).context(|| "restore the signals")?;
         let command = self.command.get().context(|| "no command was found")?;
         if let Some(filter) = &self.filter {
             sys::install_filter(filter).context(|| format!("install the seccomp filter ({})", filter.why))?;
