@@ -244,12 +244,14 @@ pub fn is_pending(signal: nix::sys::signal::Signal) -> nix::Result<bool> {
     Ok(unsafe { libc::sigismember(&raw const set, signal as i32) } == 1)
 }
 
-/// Waits for one of `set`, all of which must be blocked (sigwaitinfo(2)).
-pub fn sigwait(set: &nix::sys::signal::SigSet) -> nix::Result<Signal> {
+/// Waits for one of `set`, all of which must be blocked (sigtimedwait(2)); `EAGAIN` if none comes in time.
+pub fn sigwait(set: &nix::sys::signal::SigSet, patience: Option<std::time::Duration>) -> nix::Result<Signal> {
+    let patience = patience.map(nix::sys::time::TimeSpec::from);
+    let limit = patience.as_ref().map_or(std::ptr::null(), |limit| std::ptr::from_ref(limit.as_ref()));
     // SAFETY: siginfo_t is plain data for which zeroes are valid.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    // SAFETY: both pointers are valid for the call.
-    let number = Errno::result(unsafe { libc::sigwaitinfo(set.as_ref(), &raw mut info) })?;
+    // SAFETY: the pointers are valid for the call, or null for no limit.
+    let number = Errno::result(unsafe { libc::sigtimedwait(set.as_ref(), &raw mut info, limit) })?;
     // SAFETY: SI_QUEUE says that sigqueue filled the value in.
     let value = if info.si_code == libc::SI_QUEUE { unsafe { info.si_value() }.sival_ptr as usize } else { 0 };
     Ok(Signal { number, from_kernel: info.si_code == libc::SI_KERNEL, value })

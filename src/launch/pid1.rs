@@ -14,8 +14,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 
 use super::linger::Lingering;
+use super::refused;
+use super::signals::{self, Waiter};
 use super::workload::Workload;
-use super::{refused, signals};
 use crate::error::{Context, Error, Result};
 use crate::sys::{self, Change};
 
@@ -31,7 +32,7 @@ pub(super) fn run(workload: &Workload) -> Result<Infallible> {
     prctl::set_child_subreaper(true).context(|| "prctl PR_SET_CHILD_SUBREAPER")?;
     workload.status.ended("init");
     let child = sys::spawn(|| become_workload(workload)).context(|| "fork the workload").map_err(refused::processes)?;
-    reap(child, workload, &set)
+    reap(child, workload, set)
 }
 
 /// Whether we are PID 1, with which the kernel ends all others.
@@ -61,11 +62,11 @@ fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
     }
 }
 
-fn reap(child: Pid, workload: &Workload, set: &SigSet) -> ! {
+fn reap(child: Pid, workload: &Workload, set: SigSet) -> ! {
     let _ = sys::close_all_but(&descriptors(workload)); // nothing is left to tell a failure to
-    sys::release_program(); // not at our end, for which the caller waits
+    let mut signals = Waiter::new(set);
     loop {
-        match sys::sigwait(set) {
+        match signals.next() {
             Ok(signal) if signal.number == libc::SIGCHLD => wait_for_children(child, workload),
             Ok(signal) if signal.number == ABANDONED as i32 => end(128 + libc::SIGKILL, workload),
             Ok(signal) => forward(child, &signal, workload.stop_signal),

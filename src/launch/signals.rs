@@ -3,6 +3,9 @@
 //! Blocked in the supervisor before anything is made, so that none is lost between fork and the wait; the workload's
 //! process gets the caller's mask back before exec.
 
+use std::time::Duration;
+
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
 
 use crate::error::{Context, Result};
@@ -38,6 +41,34 @@ pub(crate) fn block() -> Result<SigSet> {
     let mut before = SigSet::empty();
     pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).context(|| "block signals")?;
     Ok(before)
+}
+
+/// How long the workload runs at least before it is worth to let go of the program's pages: that is a fiftieth of a start.
+const LONG: Duration = Duration::from_millis(50);
+
+/// Waits for signals, with little memory if that takes long.
+pub(crate) struct Waiter {
+    set: SigSet,
+    released: bool,
+}
+
+impl Waiter {
+    /// For these, all of which are blocked.
+    pub(crate) fn new(set: SigSet) -> Self {
+        Self { set, released: false }
+    }
+
+    /// The next one.
+    pub(crate) fn next(&mut self) -> nix::Result<sys::Signal> {
+        if !self.released {
+            match sys::sigwait(&self.set, Some(LONG)) {
+                Err(Errno::EAGAIN) => sys::release_program(),
+                early => return early,
+            }
+            self.released = true;
+        }
+        sys::sigwait(&self.set, None)
+    }
 }
 
 /// Lets a signal through. Gives the mask that was.

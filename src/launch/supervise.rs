@@ -10,7 +10,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-use super::{signals, tty};
+use super::signals::{self, Waiter};
+use super::tty;
 use crate::error::{Context, Result};
 use crate::sys;
 
@@ -21,9 +22,11 @@ pub(super) fn run(child: Pid, started: Result<()>, lifeline: &OwnedFd, console: 
         waitpid(child, None).context(|| format!("wait for process {child}"))?;
         return Err(failure);
     }
-    sys::release_program(); // the caller waits for our end, so not then
     match console {
-        Some(console) => tty::relay(&supervisor, console, lifeline),
+        Some(console) => {
+            sys::release_program(); // whoever sits there stays longer than it takes
+            tty::relay(&supervisor, console, lifeline)
+        }
         None => supervisor.wait(),
     }
 }
@@ -35,9 +38,9 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     fn wait(&self) -> Result<u8> {
-        let set = signals::waited_for();
+        let mut signals = Waiter::new(signals::waited_for());
         loop {
-            match sys::sigwait(&set) {
+            match signals.next() {
                 Ok(signal) if signal.number == libc::SIGCHLD => {
                     if let Some(status) = self.ended()? {
                         return Ok(status);
@@ -50,7 +53,7 @@ impl Supervisor {
                     }
                 }
                 Err(Errno::EINTR) => {}
-                Err(e) => return Err(e).context(|| "sigwaitinfo"),
+                Err(e) => return Err(e).context(|| "sigtimedwait"),
             }
         }
     }
