@@ -136,8 +136,6 @@ struct Puller<'a> {
 struct Whole {
     index: Index,
     files: LayerFiles,
-    /// Whether it was published before, so that some of its files may have no name in its stage.
-    published: bool,
 }
 
 /// A layer that this thread makes.
@@ -248,12 +246,12 @@ impl Puller<'_> {
         }
         let path = self.store.layer_path(&layer.diff_id);
         if path.exists() {
-            return whole(&path, true);
+            return whole(&path);
         }
         let making = self.store.make_layer(&layer.diff_id)?;
         if path.exists() {
             making.discard()?; // whoever had it before finished it
-            return whole(&path, true);
+            return whole(&path);
         }
         if !making.is_whole()
             && let Err(error) = self.make_whole(layer, &making, job)
@@ -262,7 +260,7 @@ impl Puller<'_> {
         }
         // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
         // publishes it. The descriptor goes with it.
-        whole(making.path(), false)
+        whole(making.path())
     }
 
     fn make_whole(&self, layer: &Layer, making: &Making, job: &Job) -> Result<()> {
@@ -364,10 +362,10 @@ impl Puller<'_> {
         Ok(())
     }
 
-    /// The files of a layer that was published before may be in another image's rootfs.
+    /// The files of a layer that was published, perhaps since this pull opened it, may be in another image's rootfs.
     fn find_files(&self, layers: &mut HashMap<Digest, Whole>) -> Result<()> {
         let published: HashSet<_> =
-            layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+            layers.keys().filter(|diff_id| self.store.layer_path(diff_id).exists()).copied().collect();
         if !published.is_empty() {
             self.tell_damaged()?;
         }
@@ -386,8 +384,8 @@ fn cleared<T>(making: Making, error: Error) -> Result<T> {
     Err(error)
 }
 
-fn whole(path: &Path, published: bool) -> Result<Whole> {
-    Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)?, published })
+fn whole(path: &Path) -> Result<Whole> {
+    Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)? })
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::kept::is_forgotten;
 use super::lock::Lock;
 use super::{Store, delete, entries, make_private_dirs};
 use crate::error::{Context, Result};
@@ -110,14 +111,15 @@ pub(super) fn guard(store: &Store) -> Result<Lock> {
     }
 }
 
-/// Takes away what dead makers left, and all of another boot that nobody guards.
+/// Takes away what dead makers left, and all of another boot that nobody guards. Where guards are seen by their own machine
+/// alone, that boot may be another machine's: then only what nothing was begun in for long goes.
 pub(super) fn reclaim(store: &Store) -> Result<()> {
     let own = boot_dir(store);
     let others = entries(&store.root.join("making"))?.into_iter().filter(|dir| *dir != own);
     for dir in others {
         let guard = dir.join(GUARD);
         let lock = Lock::try_exclusive(&guard)?;
-        if lock.is_some() || !guard.exists() {
+        if lock.is_some_and(|lock| !lock.is_local() || is_forgotten(&dir)) || !guard.exists() {
             delete::tree(&dir)?;
         }
     }

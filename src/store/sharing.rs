@@ -95,11 +95,12 @@ impl Store {
         Ok(all)
     }
 
-    /// Takes away the second names that the image's files have in stages, unless another process is pulling.
+    /// Takes away the second names that the image's files have in stages, unless another process is pulling: one on
+    /// another machine perhaps, where nobody can know.
     pub fn thin(&self, record: &ImageRecord) -> Result<()> {
         match Lock::try_exclusive(&self.root.join("lock"))? {
-            Some(_lock) => self.thin_locked(record),
-            None => Ok(()),
+            Some(lock) if !lock.is_local() => self.thin_locked(record),
+            _ => Ok(()),
         }
     }
 
