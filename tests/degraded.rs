@@ -157,3 +157,21 @@ fn without_flock_other_machines_are_left_alone() {
         verb(&case, &["rm", "-q", &first, &second]).finish().ok();
     });
 }
+
+#[test]
+fn a_layer_that_is_half_taken_away_is_not_taken_for_whole() {
+    let case = Case::new();
+    let image = Image::empty().layer([file("a", "a")]);
+    let reference = oci(&image.clone().layout(&case, "layout"));
+    let no_tree = oci(&image.layer([hardlink("b", "missing")]).layout(&case, "no-tree"));
+    verb(&case, &["pull", "-q", &no_tree]).finish().refused(&["a hard link to `missing`"]);
+    let making = std::fs::read_dir(case.path("home/.local/share/gpurun/making")).unwrap().next().unwrap().unwrap();
+    let whole = || {
+        let all = std::fs::read_dir(making.path()).unwrap().map(|entry| entry.unwrap().path().join("index"));
+        all.filter(|index| index.exists()).count()
+    };
+    assert_eq!(whole(), 2);
+    refusing(&[libc::SYS_fchmodat], libc::EIO, || verb(&case, &["prune"]).finish().refused(&["layer-", "EIO"]));
+    assert_eq!(whole(), 1, "the one that it began with is not");
+    pull(&case, &reference);
+}

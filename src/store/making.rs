@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::kept::is_forgotten;
 use super::lock::Lock;
+use super::remove::remove_file;
 use super::{Store, delete, entries, make_private_dirs};
 use crate::error::{Context, Result};
 use crate::image::Digest;
@@ -80,15 +81,21 @@ impl Making {
         self.forget()
     }
 
-    /// Takes it away: it is there under its final name already.
+    /// Takes it away: it is no good, or it is there under its final name already.
     pub fn discard(self) -> Result<()> {
-        delete::tree(&self.path)?;
+        take_away(&self.path)?;
         self.forget()
     }
 
     fn forget(self) -> Result<()> {
         std::fs::remove_file(&self.lock_path).context(|| format!("remove `{}`", self.lock_path.display()))
     }
+}
+
+/// Takes away what was made. Its index goes first: whoever finds it half gone must not take it for whole.
+pub(super) fn take_away(path: &Path) -> Result<()> {
+    remove_file(&path.join(INDEX))?;
+    delete::tree(path)
 }
 
 fn boot_dir(store: &Store) -> PathBuf {
