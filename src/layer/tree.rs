@@ -19,8 +19,8 @@ const MAX_CHANGES: usize = 10_000_000;
 /// The most directories that no entry names: a path through links can ask for tens of thousands at once.
 const MAX_IMPLICIT: usize = 1 << 18;
 
-/// The most names that are walked behind links: a path can have tens of thousands, and so can every other.
-const MAX_FOLLOWED: usize = 1 << 28;
+/// The most names that are walked: a path has thousands, behind links tens of thousands, and so can every other.
+const MAX_WALKED: usize = 1 << 28;
 
 /// The most bytes that the paths of all directories may have: a short name behind a link can have a long one.
 const MAX_PATHS: usize = 256 << 20;
@@ -35,9 +35,9 @@ pub struct Tree<'i> {
     nodes: Vec<Node<'i>>,
     /// Directories that were made because no entry named them.
     implicit: usize,
-    /// Names that were walked behind links, and may be.
-    followed: usize,
-    max_followed: usize,
+    /// Names that were walked, and may be.
+    walked: usize,
+    max_walked: usize,
 }
 
 #[derive(Debug)]
@@ -87,15 +87,15 @@ enum Walk<'a> {
 impl<'i> Tree<'i> {
     /// The tree of these layers.
     pub fn of(layers: impl IntoIterator<Item = &'i Index>) -> Result<Self> {
-        Self::within(layers, MAX_FOLLOWED)
+        Self::within(layers, MAX_WALKED)
     }
 
-    fn within(layers: impl IntoIterator<Item = &'i Index>, max_followed: usize) -> Result<Self> {
+    fn within(layers: impl IntoIterator<Item = &'i Index>, max_walked: usize) -> Result<Self> {
         let layers: Vec<_> = layers.into_iter().collect();
         if layers.iter().map(|layer| layer.changes.len()).sum::<usize>() > MAX_CHANGES {
             return Err(Error::new(format!("the image's layers have more than {MAX_CHANGES} entries")));
         }
-        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0, followed: 0, max_followed };
+        let mut tree = Self { nodes: vec![Node::Dir(Dir::default())], implicit: 0, walked: 0, max_walked };
         for (number, layer) in layers.into_iter().enumerate() {
             tree.apply(number, layer).context(|| format!("apply layer {}", number + 1))?;
         }
@@ -212,9 +212,9 @@ impl<'i> Tree<'i> {
         let mut rest = path.to_vec();
         let (mut trail, mut at, mut links) = (vec![ROOT], 0, 0);
         while let Some(name) = next_name(&rest, &mut at) {
-            self.followed += usize::from(links > 0);
-            if self.followed > self.max_followed {
-                return Err(Error::new(format!("more than {} names are to be walked behind links", self.max_followed)));
+            self.walked += 1;
+            if self.walked > self.max_walked {
+                return Err(Error::new(format!("more than {} names are to be walked", self.max_walked)));
             }
             let dir = *trail.last().unwrap_or(&ROOT);
             match name {
@@ -451,14 +451,20 @@ mod tests {
     }
 
     #[test]
-    fn names_behind_links_are_counted() {
-        let files: Vec<_> = (0..100).map(|n| format!("f l/{n}")).collect();
-        let link = format!("l l -> {}d", "d/../".repeat(100));
-        let layer =
-            layer(&[&["d d", link.as_str()], &files.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
-        assert!(Tree::within([&layer], 100 * 201).is_ok());
-        let error = format!("{:#}", Tree::within([&layer], 100 * 201 - 1).unwrap_err());
-        assert_eq!(error, "apply layer 1: put `l/99`: more than 20099 names are to be walked behind links");
+    fn names_that_are_walked_are_counted_behind_links_and_without_any() {
+        let within = |way: &str, max_walked| {
+            let files: Vec<_> = (0..100).map(|n| format!("f {way}/{n}")).collect();
+            let link = format!("l l -> {}d", "d/../".repeat(100));
+            let layer =
+                layer(&[&["d d", link.as_str()], &files.iter().map(String::as_str).collect::<Vec<_>>()[..]].concat());
+            Tree::within([&layer; 10], max_walked).map(|_| ()).map_err(|error| format!("{error:#}"))
+        };
+        for (way, names) in [("l", 1 + 201), ("d", 1), ("d/../d/../d", 5)] {
+            let all = 10 * 100 * names;
+            assert_eq!(within(way, all), Ok(()));
+            let error = format!("apply layer 10: put `{way}/99`: more than {} names are to be walked", all - 1);
+            assert_eq!(within(way, all - 1), Err(error));
+        }
     }
 
     #[test]
