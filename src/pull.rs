@@ -195,7 +195,7 @@ impl Puller<'_> {
                 job.stop.fetch_or(failed, Ordering::Relaxed);
             }
         };
-        let kept = thread::scope(|scope| {
+        thread::scope(|scope| {
             let (under_way, ended) = mpsc::channel::<()>();
             for _ in 0..threads {
                 let (work, under_way) = (&work, under_way.clone());
@@ -205,9 +205,11 @@ impl Puller<'_> {
                 });
             }
             drop(under_way);
-            self.keep_whole(&done, &ended).inspect_err(|_| job.stop.store(true, Ordering::Relaxed))
+            if let Err(error) = self.keep_whole(&done, &ended) {
+                push(&done, Err(error)); // in its turn: what failed first is told
+                job.stop.store(true, Ordering::Relaxed);
+            }
         });
-        kept?;
         done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
 
