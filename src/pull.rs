@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,8 +18,9 @@ use crate::cli::Pull;
 use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::layer::change::Index;
+use crate::layer::counted::Counted;
 use crate::layer::tree::Tree;
-use crate::layer::unpack::{self, Counted, Job, Unpacked};
+use crate::layer::unpack::{self, Job, Unpacked};
 use crate::progress::{self, Progress};
 use crate::reference::ImageRef;
 use crate::source::{Far, Source};
@@ -233,9 +234,7 @@ impl Puller<'_> {
         let umask = nix::sys::stat::umask(Mode::empty());
         nix::sys::stat::umask(umask);
         Job {
-            max_unpacked: self.options.max_unpacked,
-            unpacked: AtomicU64::new(0),
-            counted: Counted::default(),
+            counted: Counted::within(self.options.max_unpacked),
             umask: umask.bits(),
             stop: AtomicBool::new(false),
             timings: &self.options.timings,
@@ -248,21 +247,22 @@ impl Puller<'_> {
         }
         let path = self.store.layer_path(&layer.diff_id);
         if path.exists() {
-            return whole(&path);
+            return counted(whole(&path)?, job);
         }
         let making = self.store.make_layer(&layer.diff_id)?;
         if path.exists() {
             making.discard()?; // whoever had it before finished it
-            return whole(&path);
-        }
-        if !making.is_whole()
-            && let Err(error) = self.make_whole(layer, &making, job)
-        {
-            return cleared(making, error);
+            return counted(whole(&path)?, job);
         }
         // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
         // publishes it. The descriptor goes with it.
-        whole(making.path())
+        if making.is_whole() {
+            return counted(whole(making.path())?, job);
+        }
+        match self.make_whole(layer, &making, job) {
+            Ok(()) => whole(making.path()),
+            Err(error) => cleared(making, error),
+        }
     }
 
     fn make_whole(&self, layer: &Layer, making: &Making, job: &Job) -> Result<()> {
@@ -388,6 +388,12 @@ fn cleared<T>(making: Making, error: Error) -> Result<T> {
 
 fn whole(path: &Path) -> Result<Whole> {
     Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)? })
+}
+
+/// A layer that this pull found whole.
+fn counted(whole: Whole, job: &Job) -> Result<Whole> {
+    job.counted.whole(&whole.index)?;
+    Ok(whole)
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {
