@@ -491,3 +491,17 @@ fn a_layer_that_comes_hundreds_of_times_is_in_memory_once() {
     within_200_mb(&["rm", "-q", &reference]);
     within_200_mb(&["rm", "-q", &other]);
 }
+
+/// The path of a file in the image is as long as any may be, and in the store it is longer.
+#[test]
+fn files_that_no_path_leads_to_stay_with_their_layer() {
+    let case = Case::new();
+    let image = Image::empty().layer([file(format!("{}x", format!("{}/", "d".repeat(250)).repeat(16)), "deep")]);
+    let other = oci(&image.clone().layer([file("other", "")]).layout(&case, "other"));
+    let first = oci(&image.layout(&case, "first"));
+    pull(&case, &first);
+    pull(&case, &other);
+    verb(&case, &["rm", "-q", &first]).finish().ok();
+    verb(&case, &["rm", "-q", &other]).finish().ok();
+    pull(&case, &first);
+}

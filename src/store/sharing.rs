@@ -22,7 +22,7 @@ use super::lock::Lock;
 use super::{ImageRecord, Store, copy, parallel, path_of};
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;
-use crate::layer::change::Index;
+use crate::layer::change::{Index, MAX_NAME, MAX_PATH};
 use crate::layer::tree::{Directory, Tree};
 
 /// Files of a layer that a rootfs shows, by their number in its stage: the directory, and the name there. Files of one
@@ -145,8 +145,10 @@ impl Store {
         let distinct: HashSet<_> = layers.iter().collect();
         let indexes =
             distinct.into_iter().map(|layer| Ok((layer, self.index(layer)?))).collect::<Result<HashMap<_, _>>>()?;
-        let directories = open(Tree::of(layers.iter().map(|layer| &indexes[layer]))?.directories()?).collect();
-        Ok(Showing { root: self.rootfs_path(&image.chain_id).join("root"), directories, layers })
+        let root = self.rootfs_path(&image.chain_id).join("root");
+        let has_short_path = |d: &Directory| path_of(&root, &d.path).as_os_str().len() < MAX_PATH - MAX_NAME;
+        let directories = open(Tree::of(layers.iter().map(|layer| &indexes[layer]))?.directories()?);
+        Ok(Showing { directories: directories.filter(has_short_path).collect(), root, layers })
     }
 
     fn index(&self, layer: &Digest) -> Result<Index> {
@@ -158,8 +160,8 @@ impl Store {
     }
 }
 
-/// What an image shows. What is below a directory that its owner may not search can be reached by nobody, and keeps its
-/// name in the stage.
+/// What an image shows. What is below a directory that its owner may not search can be reached by nobody, nor can what has
+/// too long a path here: they keep their names in the stage.
 #[derive(Default)]
 struct Showing {
     root: PathBuf,
