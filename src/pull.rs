@@ -6,7 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::Read;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -18,8 +18,9 @@ use crate::cli::Pull;
 use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::layer::change::Index;
+use crate::layer::counted::Counted;
 use crate::layer::tree::Tree;
-use crate::layer::unpack::{self, Counted, Job, Unpacked};
+use crate::layer::unpack::{self, Job, Unpacked};
 use crate::progress::{self, Progress};
 use crate::reference::ImageRef;
 use crate::source::{Far, Source};
@@ -136,8 +137,6 @@ struct Puller<'a> {
 struct Whole {
     index: Index,
     files: LayerFiles,
-    /// Whether it was published before, so that some of its files may have no name in its stage.
-    published: bool,
 }
 
 /// A layer that this thread makes.
@@ -197,7 +196,7 @@ impl Puller<'_> {
                 job.stop.fetch_or(failed, Ordering::Relaxed);
             }
         };
-        let kept = thread::scope(|scope| {
+        thread::scope(|scope| {
             let (under_way, ended) = mpsc::channel::<()>();
             for _ in 0..threads {
                 let (work, under_way) = (&work, under_way.clone());
@@ -207,9 +206,11 @@ impl Puller<'_> {
                 });
             }
             drop(under_way);
-            self.keep_whole(&done, &ended).inspect_err(|_| job.stop.store(true, Ordering::Relaxed))
+            if let Err(error) = self.keep_whole(&done, &ended) {
+                push(&done, Err(error)); // in its turn: what failed first is told
+                job.stop.store(true, Ordering::Relaxed);
+            }
         });
-        kept?;
         done.into_inner().unwrap_or_else(PoisonError::into_inner).into_iter().collect()
     }
 
@@ -233,9 +234,7 @@ impl Puller<'_> {
         let umask = nix::sys::stat::umask(Mode::empty());
         nix::sys::stat::umask(umask);
         Job {
-            max_unpacked: self.options.max_unpacked,
-            unpacked: AtomicU64::new(0),
-            counted: Counted::default(),
+            counted: Counted::within(self.options.max_unpacked),
             umask: umask.bits(),
             stop: AtomicBool::new(false),
             timings: &self.options.timings,
@@ -248,21 +247,22 @@ impl Puller<'_> {
         }
         let path = self.store.layer_path(&layer.diff_id);
         if path.exists() {
-            return whole(&path, true);
+            return counted(whole(&path)?, job);
         }
         let making = self.store.make_layer(&layer.diff_id)?;
         if path.exists() {
             making.discard()?; // whoever had it before finished it
-            return whole(&path, true);
-        }
-        if !making.is_whole()
-            && let Err(error) = self.make_whole(layer, &making, job)
-        {
-            return cleared(making, error);
+            return counted(whole(&path)?, job);
         }
         // From here on nobody waits for this pull: others take the layer from where it is, and whoever is first
         // publishes it. The descriptor goes with it.
-        whole(making.path(), false)
+        if making.is_whole() {
+            return counted(whole(making.path())?, job);
+        }
+        match self.make_whole(layer, &making, job) {
+            Ok(()) => whole(making.path()),
+            Err(error) => cleared(making, error),
+        }
     }
 
     fn make_whole(&self, layer: &Layer, making: &Making, job: &Job) -> Result<()> {
@@ -364,10 +364,10 @@ impl Puller<'_> {
         Ok(())
     }
 
-    /// The files of a layer that was published before may be in another image's rootfs.
+    /// The files of a layer that was published, perhaps since this pull opened it, may be in another image's rootfs.
     fn find_files(&self, layers: &mut HashMap<Digest, Whole>) -> Result<()> {
         let published: HashSet<_> =
-            layers.iter().filter(|(_, layer)| layer.published).map(|(diff_id, _)| *diff_id).collect();
+            layers.keys().filter(|diff_id| self.store.layer_path(diff_id).exists()).copied().collect();
         if !published.is_empty() {
             self.tell_damaged()?;
         }
@@ -386,8 +386,14 @@ fn cleared<T>(making: Making, error: Error) -> Result<T> {
     Err(error)
 }
 
-fn whole(path: &Path, published: bool) -> Result<Whole> {
-    Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)?, published })
+fn whole(path: &Path) -> Result<Whole> {
+    Ok(Whole { index: Index::read(path)?, files: LayerFiles::open(path)? })
+}
+
+/// A layer that this pull found whole.
+fn counted(whole: Whole, job: &Job) -> Result<Whole> {
+    job.counted.whole(&whole.index)?;
+    Ok(whole)
 }
 
 fn pop<T>(list: &Mutex<Vec<T>>) -> Option<T> {

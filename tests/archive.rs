@@ -281,6 +281,14 @@ fn legacy_layer(id: &str, said: &Value, layer: &[u8]) -> [Entry; 3] {
     [named("VERSION", b"1.0"), named("json", said.to_string().as_bytes()), named("layer.tar", layer)]
 }
 
+/// The same of both layers of an image.
+fn by_id(fixture: &Fixture, lower: &Value, upper: &Value) -> Vec<Entry> {
+    let mut entries = vec![Entry::Dir("./")];
+    entries.extend(legacy_layer(UPPER, upper, &fixture.layers[1]));
+    entries.extend(legacy_layer(LOWER, lower, &fixture.layers[0]));
+    entries
+}
+
 /// What Docker 1.9 saved of an image of two layers, and then these entries.
 fn legacy(fixture: &Fixture, more: Vec<Entry>) -> PathBuf {
     let config = json!({"Cmd": ["sh"], "Env": ["X=1"], "Entrypoint": null, "Volumes": null, "Image": LOWER});
@@ -289,9 +297,7 @@ fn legacy(fixture: &Fixture, more: Vec<Entry>) -> PathBuf {
     let upper = json!({"id": UPPER, "parent": LOWER, "created": time, "container_config": own, "config": config,
                        "docker_version": "1.9.1", "architecture": "amd64", "os": "linux", "Size": 10_000});
     let repositories = json!({"busybox": {"1": UPPER, "latest": UPPER}});
-    let mut entries = vec![Entry::Dir("./")];
-    entries.extend(legacy_layer(UPPER, &upper, &fixture.layers[1]));
-    entries.extend(legacy_layer(LOWER, &lower, &fixture.layers[0]));
+    let mut entries = by_id(fixture, &lower, &upper);
     entries.push(Entry::File("repositories", repositories.to_string().into_bytes()));
     entries.extend(more);
     fixture.write("legacy.tar", &tar(&entries))
@@ -313,6 +319,24 @@ fn docker_archives_without_a_manifest_are_read() {
         assert_eq!(image.digest, Digest::of(image.config_json.as_bytes()), "it is the same whenever it is read");
     }
     assert!(error(&format!("{}:busybox:2", docker_archive(&archive))).contains("there is `busybox:1`"));
+}
+
+#[test]
+fn an_image_that_an_old_docker_saved_by_its_id_has_no_name() {
+    let fixture = Fixture::new();
+    let write = |parent: &Value| {
+        let said =
+            |id: &str, parent: &Value| json!({"id": id, "parent": parent, "architecture": "amd64", "os": "linux"});
+        fixture.write("by-id.tar", &tar(&by_id(&fixture, &said(LOWER, &Value::Null), &said(UPPER, parent))))
+    };
+    let archive = write(&json!(LOWER));
+    assert_eq!(sniff(&archive).unwrap(), Kind::Docker);
+    assert_eq!(pull(&docker_archive(&archive)).unwrap().1, fixture.layers);
+    assert!(error(&format!("{}:x", docker_archive(&archive))).contains("there is no image called `x`"));
+    let two = docker_archive(&write(&Value::Null));
+    assert!(error(&two).contains("there are several images without a name in it"));
+    let none = write(&json!(UPPER));
+    assert_eq!(pull(&docker_archive(&none)).unwrap().1, fixture.layers[..1], "its parent is itself");
 }
 
 #[test]

@@ -119,10 +119,11 @@ fn a_challenge_from_elsewhere_is_not_answered() {
         let thief = Arc::new(Server::start(|_| Reply::new(200, r#"{"token":"t"}"#)));
         let challenge = format!(r#"Bearer realm="{}",service="s", Basic realm="x""#, thief.url("/token"));
         let elsewhere = Server::start(move |_| Reply::new(401, "").with("WWW-Authenticate", challenge.clone()));
-        let away = elsewhere.url("/away");
+        let (away, host) = (elsewhere.url("/away"), elsewhere.host());
         let server = fixture.serve_layer(move |_, _| Reply::new(307, "").with("Location", away.clone()));
         let error = pull(&server, file(&Case::new(), &json!({ server.host(): credential }))).unwrap_err();
         assert!(error.contains("401 Unauthorized"), "{error}");
+        assert!(error.contains(&format!("{host}, to which {} redirects, did not give", server.host())), "{error}");
         assert_eq!((thief.seen("/").len(), elsewhere.seen("/").len()), (0, 1));
         assert!(server.seen("/").iter().all(|r| r.header("authorization").is_none()), "nobody there has asked");
     }

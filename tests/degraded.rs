@@ -131,3 +131,47 @@ fn without_extended_attributes_their_number_is_told() {
         assert_eq!(finished.status, 0);
     });
 }
+
+/// Another machine with the same store may be pulling: its boot is as good as guarded.
+#[test]
+fn without_flock_other_machines_are_left_alone() {
+    let case = Case::new();
+    let image = Image::empty().layer([file("a", "a")]);
+    let (first, second) = (oci(&image.layout(&case, "one")), oci(&image.layer([file("b", "b")]).layout(&case, "two")));
+    let store = case.path("home/.local/share/gpurun");
+    let theirs = store.join("making/another-boot");
+    std::fs::create_dir_all(theirs.join("layer-0")).unwrap();
+    std::fs::write(theirs.join("guard"), "").unwrap();
+    let staged = || {
+        let layers = std::fs::read_dir(store.join("layers")).unwrap();
+        layers.map(|layer| std::fs::read_dir(layer.unwrap().path().join("files")).unwrap().count()).sum::<usize>()
+    };
+    refusing(&[libc::SYS_flock], libc::ENOLCK, || {
+        told(&verb(&case, &["pull", &first]).finish(), "no locks");
+        assert!(theirs.join("layer-0").exists());
+        assert_eq!(staged(), 1, "they may be building a rootfs of the layer");
+        let long_ago = std::time::SystemTime::now() - std::time::Duration::from_hours(8 * 24);
+        std::fs::File::open(&theirs).unwrap().set_modified(long_ago).unwrap();
+        told(&verb(&case, &["pull", &second]).finish(), "no locks");
+        assert!(!theirs.exists());
+        verb(&case, &["rm", "-q", &first, &second]).finish().ok();
+    });
+}
+
+#[test]
+fn a_layer_that_is_half_taken_away_is_not_taken_for_whole() {
+    let case = Case::new();
+    let image = Image::empty().layer([file("a", "a")]);
+    let reference = oci(&image.clone().layout(&case, "layout"));
+    let no_tree = oci(&image.layer([hardlink("b", "missing")]).layout(&case, "no-tree"));
+    verb(&case, &["pull", "-q", &no_tree]).finish().refused(&["a hard link to `missing`"]);
+    let making = std::fs::read_dir(case.path("home/.local/share/gpurun/making")).unwrap().next().unwrap().unwrap();
+    let whole = || {
+        let all = std::fs::read_dir(making.path()).unwrap().map(|entry| entry.unwrap().path().join("index"));
+        all.filter(|index| index.exists()).count()
+    };
+    assert_eq!(whole(), 2);
+    refusing(&[libc::SYS_fchmodat], libc::EIO, || verb(&case, &["prune"]).finish().refused(&["layer-", "EIO"]));
+    assert_eq!(whole(), 1, "the one that it began with is not");
+    pull(&case, &reference);
+}

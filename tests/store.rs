@@ -13,7 +13,7 @@ use crate::support::image::{
 use crate::support::listing::{Listing, list};
 use crate::support::process::{Running, eventually};
 use crate::support::server::Server;
-use crate::support::{Case, Finish, can, text};
+use crate::support::{Case, Finish, can, program, text};
 
 fn store(case: &Case) -> PathBuf {
     case.path("home/.local/share/gpurun")
@@ -465,4 +465,43 @@ fn what_is_lost_is_told_and_made_good() {
     assert_eq!(sh(&case, &[], &second, "cat /x /y").ok(), "x2", "it needs none");
     verb(&case, &["rm", "-q", &second]).finish().ok();
     assert_eq!(sh(&case, &[], &first, "cat /x /y").ok(), "x1");
+}
+
+/// 1.5 MB of link targets, 200 times.
+#[test]
+fn a_layer_that_comes_hundreds_of_times_is_in_memory_once() {
+    let case = Case::new();
+    let target = format!("{}/", "d".repeat(250)).repeat(15);
+    let links = (0..400).map(|n| symlink(n.to_string(), &target));
+    let mut image = Image::empty().layer(links.collect::<Vec<_>>());
+    image.layers = vec![image.layers[0].clone(); 200];
+    let reference = oci(&image.layout(&case, "layout"));
+    let within_200_mb = |arguments: &[&str]| {
+        let mut command = std::process::Command::new("sh");
+        case.surround(&mut command);
+        command.env("RUST_MIN_STACK", "524288"); // stacks count as well, and there may be hundreds of cores
+        command.args(["-c", "ulimit -d 200000; exec \"$@\"", "sh"]).arg(program()).args(arguments).finish().ok();
+    };
+    within_200_mb(&["pull", "-q", &reference]);
+    let layer = kept(&case, "layers").remove(0);
+    assert_eq!(std::fs::read_dir(layer.join("files")).unwrap().count(), 0, "the rootfs shows them all");
+    let other = image.layer([file("other", "")]);
+    let other = oci(&other.layout(&case, "other"));
+    within_200_mb(&["pull", "-q", &other]);
+    within_200_mb(&["rm", "-q", &reference]);
+    within_200_mb(&["rm", "-q", &other]);
+}
+
+/// The path of a file in the image is as long as any may be, and in the store it is longer.
+#[test]
+fn files_that_no_path_leads_to_stay_with_their_layer() {
+    let case = Case::new();
+    let image = Image::empty().layer([file(format!("{}x", format!("{}/", "d".repeat(250)).repeat(16)), "deep")]);
+    let other = oci(&image.clone().layer([file("other", "")]).layout(&case, "other"));
+    let first = oci(&image.layout(&case, "first"));
+    pull(&case, &first);
+    pull(&case, &other);
+    verb(&case, &["rm", "-q", &first]).finish().ok();
+    verb(&case, &["rm", "-q", &other]).finish().ok();
+    pull(&case, &first);
 }

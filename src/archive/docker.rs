@@ -50,7 +50,7 @@ impl DockerArchive {
     /// Opens an archive and reads the config of the image that `name` means: one of its names, or the only image.
     pub fn open(path: &Path, name: Option<&str>) -> Result<Self> {
         let (tar, shown) = (Tar::open(path)?, format!("`{}`", path.display()));
-        let is_legacy = !tar.has(MANIFEST) && tar.has(legacy::REPOSITORIES);
+        let is_legacy = !tar.has(MANIFEST) && legacy::is_in(&tar);
         let read = if is_legacy { legacy::read(&tar, name) } else { read(&tar, name) };
         let (config, layers) = read.context(|| format!("read the docker-archive {shown}"))?;
         Ok(Self { tar, shown, config, layers })

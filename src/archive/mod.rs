@@ -31,7 +31,7 @@ pub enum Kind {
 /// Tells by its content what kind of image a file is. What newer Dockers save is both, and then taken for theirs.
 pub fn sniff(path: &Path) -> Result<Kind> {
     let tar = tar::Tar::open(path)?;
-    match [docker::MANIFEST, layout::MARKER, legacy::REPOSITORIES].map(|name| tar.has(name)) {
+    match [tar.has(docker::MANIFEST), tar.has(layout::MARKER), legacy::is_in(&tar)] {
         [true, ..] | [_, false, true] => Ok(Kind::Docker),
         [_, true, _] => Ok(Kind::Oci),
         [false, false, false] => Err(Error::new(format!(

@@ -59,6 +59,16 @@ impl Tar {
         self.entries.contains_key(name)
     }
 
+    /// The names of its entries, in no order.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
+    /// Where a file begins, and its length. All that links lead to one file have one place, and no two places overlap.
+    pub(super) fn place(&self, name: &str) -> Result<(u64, u64)> {
+        self.find(name).context(|| format!("open `{name}` in `{}`", self.path.display()))
+    }
+
     fn find(&self, name: &str) -> Result<(u64, u64)> {
         let mut at = normalise(name).context(|| "its name leads outside")?;
         for _ in 0..=MAX_HOPS {
@@ -75,9 +85,8 @@ impl Tar {
 
 impl Files for Tar {
     fn open(&self, name: &str) -> Result<Opened> {
-        let what = || format!("open `{name}` in `{}`", self.path.display());
-        let (offset, size) = self.find(name).context(what)?;
-        let end = offset.checked_add(size).context(what)?;
+        let (offset, size) = self.place(name)?;
+        let end = offset.checked_add(size).context(|| format!("`{name}` is too large"))?;
         Ok(Opened { reader: Box::new(Slice { file: Arc::clone(&self.file), at: offset, end }), size })
     }
 }

@@ -9,7 +9,7 @@ use super::tar::{Entry, Time};
 use crate::error::{Context, Error, Hint, Result};
 
 /// The longest name of a file (NAME_MAX).
-const MAX_NAME: usize = 255;
+pub const MAX_NAME: usize = 255;
 
 /// The longest path (PATH_MAX, with its NUL).
 pub const MAX_PATH: usize = 4095;

@@ -10,6 +10,7 @@
 //! the kernel. Runs before the launch, in threads.
 
 pub mod change;
+pub mod counted;
 pub(crate) mod decode;
 mod pipe;
 pub(crate) mod stage;

@@ -10,12 +10,13 @@
 
 use std::io::{self, BufRead, Read};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, ScopedJoinHandle};
 
 use sha2::{Digest as _, Sha256};
 
 use super::change::{Attributes, Change, Index, Name, What, normal, shown};
+use super::counted::{Counted, Share};
 use super::decode::decode;
 use super::pipe::{Passed, Reader, Writer, pipe};
 use super::stage::Stage;
@@ -24,19 +25,9 @@ use crate::error::{Context, Error, Result};
 use crate::image::{Digest, Layer};
 use crate::timings::Timings;
 
-/// The most entries that the layers of one pull may have.
-const MAX_ENTRIES: usize = 10_000_000;
-
-/// The most bytes that their names and directories' attributes may have: they are in memory all at once.
-const MAX_NAMES: usize = 512 << 20;
-
 /// What all layers of one pull have in common while they are unpacked.
 pub struct Job<'a> {
-    /// The most bytes that all their tars together may have.
-    pub max_unpacked: u64,
-    /// Bytes that their tars have had so far.
-    pub unpacked: AtomicU64,
-    /// What else they have had so far.
+    /// What they have had so far.
     pub counted: Counted,
     /// The process's umask.
     pub umask: u32,
@@ -44,42 +35,6 @@ pub struct Job<'a> {
     pub stop: AtomicBool,
     /// Where the time goes.
     pub timings: &'a Timings,
-}
-
-/// Entries and bytes of names, and how many there may be.
-pub struct Counted {
-    entries: AtomicUsize,
-    names: AtomicUsize,
-    max_entries: usize,
-    max_names: usize,
-}
-
-impl Default for Counted {
-    fn default() -> Self {
-        Self::new(MAX_ENTRIES, MAX_NAMES)
-    }
-}
-
-impl Counted {
-    fn new(max_entries: usize, max_names: usize) -> Self {
-        Self { entries: AtomicUsize::new(0), names: AtomicUsize::new(0), max_entries, max_names }
-    }
-
-    /// One more entry, which is not staged yet.
-    fn entry(&self) -> Result<()> {
-        match self.entries.fetch_add(1, Ordering::Relaxed) >= self.max_entries {
-            true => Err(Error::new(format!("the image has more than {} entries", self.max_entries))),
-            false => Ok(()),
-        }
-    }
-
-    /// So many more bytes of names.
-    fn names(&self, bytes: usize) -> Result<()> {
-        match self.names.fetch_add(bytes, Ordering::Relaxed) + bytes > self.max_names {
-            true => Err(Error::new(format!("the names of its files have more than {} bytes", self.max_names))),
-            false => Ok(()),
-        }
-    }
 }
 
 /// A layer that was unpacked, and verified.
@@ -101,18 +56,29 @@ pub fn unpack(
     job: &Job,
     fetched: &(dyn Fn(u64) + Sync),
 ) -> Result<Unpacked> {
-    let stage = Stage::open(stage, job.umask)?;
+    let (stage, share) = (Stage::open(stage, job.umask)?, Share::of(&job.counted));
+    unpack_share(layer, blob, stage, job, &share, fetched).inspect_err(|_| share.give_back())
+}
+
+fn unpack_share(
+    layer: &Layer,
+    blob: impl Read + Send,
+    stage: Stage,
+    job: &Job,
+    share: &Share,
+    fetched: &(dyn Fn(u64) + Sync),
+) -> Result<Unpacked> {
     let (to_inflate, [compressed]) = pipe();
     let (to_readers, [to_hash, to_write]) = pipe();
     let disk_failed = AtomicBool::new(false);
     let (fetched, inflated, diff_id, written) = thread::scope(|scope| {
         let fetch = scope.spawn(|| fetch(layer, job.timings.reader("fetch", blob), to_inflate, job, fetched));
-        let inflate =
-            scope.spawn(|| job.timings.measure("inflate", || inflate(compressed, to_readers, job, &disk_failed)));
+        let inflate = scope
+            .spawn(|| job.timings.measure("inflate", || inflate(compressed, to_readers, job, share, &disk_failed)));
         let hash = scope.spawn(|| job.timings.measure("hash", || hash(to_hash)));
         let write = scope.spawn(|| {
             let mut from = to_write; // dropped last: who hangs up has said why
-            let written = job.timings.measure("write", || write(&mut from, stage, &job.counted));
+            let written = job.timings.measure("write", || write(&mut from, stage, share));
             disk_failed.fetch_or(written.as_ref().is_err_and(|e| e.errno().is_some()), Ordering::Relaxed);
             written
         });
@@ -162,8 +128,8 @@ fn verify(layer: &Layer, size: u64, digest: Digest) -> Result<()> {
 }
 
 /// Passes on what the blob inflates to.
-fn inflate(mut from: Reader, mut to: Writer, job: &Job, disk_failed: &AtomicBool) -> Result<()> {
-    let done = pass_inflated(&mut from, &mut to, job);
+fn inflate(mut from: Reader, mut to: Writer, job: &Job, share: &Share, disk_failed: &AtomicBool) -> Result<()> {
+    let done = pass_inflated(&mut from, &mut to, job, share);
     // Whether the blob was damaged on its way is told by the digest of all of it.
     match done {
         Ok(Ended::HungUp) if disk_failed.load(Ordering::Relaxed) => Ok(()),
@@ -177,7 +143,7 @@ enum Ended {
     HungUp,
 }
 
-fn pass_inflated(from: &mut Reader, to: &mut Writer, job: &Job) -> Result<Ended> {
+fn pass_inflated(from: &mut Reader, to: &mut Writer, job: &Job, share: &Share) -> Result<Ended> {
     let mut decoder = decode(from)?;
     loop {
         let size = match to.pass(&mut decoder, |_| {}).context(|| "inflate it")? {
@@ -188,10 +154,7 @@ fn pass_inflated(from: &mut Reader, to: &mut Writer, job: &Job) -> Result<Ended>
         for phase in ["inflate", "hash", "write"] {
             job.timings.moved(phase, size);
         }
-        if job.unpacked.fetch_add(size, Ordering::Relaxed) + size > job.max_unpacked {
-            return Err(Error::new(format!("the image unpacks to more than {} bytes", job.max_unpacked))
-                .hint("`--max-unpacked SIZE` sets what is allowed"));
-        }
+        share.bytes(size)?;
     }
 }
 
@@ -222,14 +185,14 @@ pub(crate) fn hash(mut from: impl BufRead) -> Result<Digest> {
 type Tar<'a> = tar::Reader<&'a mut Reader>;
 
 /// Stages the files, and notes the changes.
-fn write(from: &mut Reader, mut stage: Stage, counted: &Counted) -> Result<Unpacked> {
+fn write(from: &mut Reader, mut stage: Stage, share: &Share) -> Result<Unpacked> {
     let mut tar = tar::Reader::new(from);
     let (mut index, mut devices) = (Index::default(), 0);
     while let Some(entry) = tar.next()? {
-        counted.entry()?;
+        share.entry()?;
         let Some(change) = change(&entry, &mut stage, &mut tar, &mut index.bytes)? else { continue };
         devices += u64::from(change.what == What::Device);
-        counted.names(change.size())?;
+        share.names(change.size())?;
         index.changes.push(change);
     }
     drain(tar.into_input()).context(|| "read what follows the tar")?;
@@ -277,26 +240,31 @@ mod tests {
         tar.into_inner().unwrap()
     }
 
-    #[test]
-    fn entries_and_their_names_are_counted() {
-        let counted = Counted::new(2, 10);
-        assert!(counted.entry().is_ok() && counted.names(10).is_ok() && counted.entry().is_ok());
-        assert_eq!(counted.entry().unwrap_err().to_string(), "the image has more than 2 entries");
-        assert_eq!(counted.names(1).unwrap_err().to_string(), "the names of its files have more than 10 bytes");
+    fn job(counted: Counted, timings: &Timings) -> Job<'_> {
+        Job { counted, umask: 0o022, stop: AtomicBool::new(false), timings }
     }
 
     #[test]
     fn a_layer_of_too_many_entries_ends_at_the_cap() {
         let (stage, tar) = (tempfile::tempdir().unwrap(), files(5));
         let layer = Layer { digest: None, size: None, diff_id: Digest::of(&tar) };
-        let unpack = |max_entries| {
-            let timings = Timings::new(false);
-            let (unpacked, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-            let counted = Counted::new(max_entries, MAX_NAMES);
-            let job = Job { max_unpacked: 1 << 20, unpacked, counted, umask: 0o022, stop, timings: &timings };
-            super::unpack(&layer, &tar[..], stage.path(), &job, &|_| {}).map(|unpacked| unpacked.index.changes.len())
-        };
-        assert_eq!(unpack(4).unwrap_err().to_string(), "the image has more than 4 entries");
+        let timings = Timings::new(false);
+        let job = job(Counted::new(1 << 20, 4, 100), &timings);
+        let error = unpack(&layer, &tar[..], stage.path(), &job, &|_| {}).unwrap_err();
+        assert_eq!(error.to_string(), "the image has more than 4 entries");
         assert_eq!(std::fs::read_dir(stage.path()).unwrap().count(), 4);
+    }
+
+    #[test]
+    fn a_layer_that_came_to_nothing_does_not_count() {
+        let (stages, tar, timings) = ([(); 3].map(|()| tempfile::tempdir().unwrap()), files(5), Timings::new(false));
+        let layer = |diff_id| Layer { digest: None, size: None, diff_id };
+        let job = job(Counted::new(tar.len() as u64, 5, 5), &timings);
+        let unpack = |diff_id, stage: usize| unpack(&layer(diff_id), &tar[..], stages[stage].path(), &job, &|_| {});
+        let other = unpack(Digest::of(b"other"), 0).unwrap_err().to_string();
+        assert!(other.contains("does not unpack to"), "{other}");
+        assert_eq!(unpack(Digest::of(&tar), 1).unwrap().index.changes.len(), 5);
+        let more = unpack(Digest::of(&tar), 2).unwrap_err().to_string();
+        assert!(more.contains("more than"), "the second was counted: {more}");
     }
 }

@@ -17,6 +17,7 @@ use super::http::{Get, Http, read, refusal, text};
 use super::mirrors::Place;
 use super::origin::{api_host, is_loopback, same_origin};
 use super::retry::{self, Again, Failure};
+use super::status::Asker;
 use super::{Notice, Options};
 use crate::error::{Context, Result};
 use crate::manifest::{ACCEPT, MAX_DOCUMENT};
@@ -140,7 +141,21 @@ impl Session {
         }
         match response.status().as_u16() {
             200 | 206 => Ok(response),
-            _ => Err(refusal(&mut response, &self.name.registry, subject, &self.auth.asker())),
+            _ => {
+                let (host, asker) = self.answering(get.url, response.get_uri());
+                Err(refusal(&mut response, &host, subject, &asker))
+            }
+        }
+    }
+
+    /// Who answered what was asked at `asked`, and as whom they were asked.
+    fn answering(&self, asked: &Uri, answered: &Uri) -> (String, Asker) {
+        let registry = &self.name.registry;
+        match answered.authority() {
+            Some(host) if !same_origin(asked, answered) => {
+                (format!("{host}, to which {registry} redirects,"), Asker::Redirected)
+            }
+            _ => (registry.clone(), self.auth.asker()),
         }
     }
 

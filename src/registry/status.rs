@@ -18,6 +18,8 @@ pub(super) enum Asker {
     },
     /// With this credential, as it is shown.
     With(String),
+    /// As nobody, whatever is known: a redirect led there.
+    Redirected,
 }
 
 /// An answer of a registry or of its token server.
@@ -77,7 +79,7 @@ impl Refusal<'_> {
             }
             (401, Asker::With(_)) => error.hint("`gpurun login REGISTRY` stores others, `gpurun logout REGISTRY` none"),
             (403, Asker::With(_)) => error.hint("check the name, and whether this account may read it"),
-            (404, _) => {
+            (404, Asker::Nobody { .. } | Asker::With(_)) => {
                 error.hint("check the image's name and tag; some registries say so of what an account may not see")
             }
             (429, _) => error.hint("try again later, or use a mirror or a copy of the image"),
@@ -144,6 +146,18 @@ mod tests {
         assert_eq!(sentence(401), "h refuses the credentials of `me` from `f` for `a:b` (401 Unauthorized)");
         assert_eq!(sentence(403), "h forbids access to `a:b` with the credentials of `me` from `f` (403 Forbidden)");
         assert!(failure(401, None, "").error.hints()[0].ends_with("none fit it in `f`"));
+    }
+
+    #[test]
+    fn where_a_redirect_led_nobody_can_log_in() {
+        for (status, want) in [
+            (401, "h did not give `a:b`: it answered 401 Unauthorized"),
+            (403, "h did not give `a:b`: it answered 403 Forbidden"),
+            (404, "h has no `a:b` (404 Not Found)"),
+        ] {
+            let error = failure_as(&Asker::Redirected, status, None, "").error;
+            assert_eq!((error.to_string().as_str(), error.hints().len()), (want, 0));
+        }
     }
 
     #[test]

@@ -60,11 +60,8 @@ impl Store {
 
     /// Takes away what was kept so long ago that nobody will go on with it.
     pub(super) fn forget_old(&self) -> Result<()> {
-        let is_old = |path: &&PathBuf| {
-            let modified = std::fs::metadata(path).and_then(|meta| meta.modified());
-            modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > FORGOTTEN))
-        };
-        entries(&self.root.join("kept"))?.iter().filter(is_old).try_for_each(|path| remove_unlocked(path))
+        let all = entries(&self.root.join("kept"))?;
+        all.iter().filter(|path| is_forgotten(path)).try_for_each(|path| remove_unlocked(path))
     }
 
     /// Takes away all that is kept. The caller has the store's lock, so that nobody pulls.
@@ -75,6 +72,12 @@ impl Store {
     fn kept_path(&self, blob: &Digest) -> PathBuf {
         self.root.join("kept").join(blob.hex())
     }
+}
+
+/// Whether it was changed so long ago that nobody will go on with it.
+pub(super) fn is_forgotten(path: &Path) -> bool {
+    let modified = std::fs::metadata(path).and_then(|meta| meta.modified());
+    modified.is_ok_and(|time| SystemTime::now().duration_since(time).is_ok_and(|age| age > FORGOTTEN))
 }
 
 fn remove_unlocked(path: &Path) -> Result<()> {

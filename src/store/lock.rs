@@ -69,8 +69,13 @@ impl Lock {
     }
 }
 
+/// For writing, unless it is a directory: NFS gives exclusive locks on nothing else (flock(2), "NFS details").
 fn opened(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
+    let file = match File::options().read(true).write(true).open(path) {
+        Err(e) if e.kind() == ErrorKind::IsADirectory => File::open(path),
+        file => file,
+    };
+    match file {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         file => file.map(Some).context(|| format!("open `{}`", path.display())),
     }
@@ -116,6 +121,17 @@ mod tests {
         drop(shared);
         assert!(Lock::try_exclusive(&path).unwrap().is_none());
         drop(another);
+    }
+
+    #[test]
+    fn files_are_open_for_writing_and_directories_can_be_locked_too() {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        std::fs::write(&path, "").unwrap();
+        let flags = fcntl(opened(&path).unwrap().unwrap(), FcntlArg::F_GETFL).unwrap();
+        assert_eq!(OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE, OFlag::O_RDWR);
+        assert!(Lock::try_exclusive(dir.path()).unwrap().is_some());
     }
 
     #[test]

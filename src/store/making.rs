@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use super::kept::is_forgotten;
 use super::lock::Lock;
+use super::remove::remove_file;
 use super::{Store, delete, entries, make_private_dirs};
 use crate::error::{Context, Result};
 use crate::image::Digest;
@@ -79,15 +81,21 @@ impl Making {
         self.forget()
     }
 
-    /// Takes it away: it is there under its final name already.
+    /// Takes it away: it is no good, or it is there under its final name already.
     pub fn discard(self) -> Result<()> {
-        delete::tree(&self.path)?;
+        take_away(&self.path)?;
         self.forget()
     }
 
     fn forget(self) -> Result<()> {
         std::fs::remove_file(&self.lock_path).context(|| format!("remove `{}`", self.lock_path.display()))
     }
+}
+
+/// Takes away what was made. Its index goes first: whoever finds it half gone must not take it for whole.
+pub(super) fn take_away(path: &Path) -> Result<()> {
+    remove_file(&path.join(INDEX))?;
+    delete::tree(path)
 }
 
 fn boot_dir(store: &Store) -> PathBuf {
@@ -110,14 +118,15 @@ pub(super) fn guard(store: &Store) -> Result<Lock> {
     }
 }
 
-/// Takes away what dead makers left, and all of another boot that nobody guards.
+/// Takes away what dead makers left, and all of another boot that nobody guards. Where guards are seen by their own machine
+/// alone, that boot may be another machine's: then only what nothing was begun in for long goes.
 pub(super) fn reclaim(store: &Store) -> Result<()> {
     let own = boot_dir(store);
     let others = entries(&store.root.join("making"))?.into_iter().filter(|dir| *dir != own);
     for dir in others {
         let guard = dir.join(GUARD);
         let lock = Lock::try_exclusive(&guard)?;
-        if lock.is_some() || !guard.exists() {
+        if lock.is_some_and(|lock| !lock.is_local() || is_forgotten(&dir)) || !guard.exists() {
             delete::tree(&dir)?;
         }
     }

@@ -4,6 +4,7 @@
 //! STORE/                     mode 0700, by default ~/.local/share/gpurun
 //!   names/REFERENCE.json     a reference and a platform, with %2F for each /, and the image they last meant
 //!   images/HEX.json          an image: its config and its layers; HEX is its digest
+//!   */NAME.PID.tmp           a record in the making, which is renamed over the one that was there
 //!   rootfs/HEX/root/         the tree of all its layers; HEX is its chain id
 //!   layers/HEX/index         what a layer does; HEX is its diff id
 //!   layers/HEX/files/N       its files, as far as no rootfs shows them; each is hard linked into every rootfs that does
@@ -12,6 +13,7 @@
 //!   making/BOOT/guard        flock, shared: whoever pulls, so that other machines with this store let it be
 //!   making/BOOT/NAME/        a layer or rootfs in the making; BOOT is the kernel's boot id
 //!   making/BOOT/NAME.lock    flock, exclusive: whoever makes it
+//!   making/removed-HEX/      a layer or rootfs that is being taken away
 //!   lock                     flock, shared: whoever pulls; exclusive: whoever removes
 //! ```
 //!
@@ -21,8 +23,8 @@
 //! its files, since it is worth nothing without them. A layer in `making` that has an index
 //! is whole as well, but a power cut may have lost it: another boot does not trust it. So a pull that takes long gives what is
 //! whole its final name before it has the rest. What is kept of a blob is hashed again
-//! by whoever goes on with it, and goes when its layer is whole. Nobody waits for a lock in
-//! `making` while they hold one there, except whoever publishes a rootfs. A run holds a shared flock on
+//! by whoever goes on with it, and goes when its layer is whole. No thread waits for a lock in
+//! `making` while it holds one there, except the one that publishes a rootfs. A run holds a shared flock on
 //! `rootfs/HEX`, and what is locked is not removed.
 //!
 //! Runs before the launch. A warm run only reads, a name and an image, and holds the flock; once an hour at most it sets the

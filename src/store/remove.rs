@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::path::Path;
 
 use super::lock::Lock;
-use super::making::INDEX;
+use super::making::{self, INDEX};
 use super::{ImageRecord, NameRecord, Store, delete, entries};
 use crate::error::{Context, Result};
 
@@ -66,7 +66,7 @@ impl Store {
         kept.iter().filter(|image| image.shares(&touched)).try_for_each(|image| self.thin_locked(image))?;
         for boot in entries(&self.root.join("making"))? {
             for path in entries(&boot)?.iter().filter(|path| path.join(INDEX).exists()) {
-                delete::tree(path)?;
+                making::take_away(path)?;
             }
         }
         Ok(())

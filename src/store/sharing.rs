@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags};
@@ -21,11 +22,12 @@ use super::lock::Lock;
 use super::{ImageRecord, Store, copy, parallel, path_of};
 use crate::error::{Context, Error, Result};
 use crate::image::Digest;
-use crate::layer::change::Index;
+use crate::layer::change::{Index, MAX_NAME, MAX_PATH};
 use crate::layer::tree::{Directory, Tree};
 
-/// Files of a layer that a rootfs shows, by their number in its stage.
-pub type Shown = HashMap<u64, PathBuf>;
+/// Files of a layer that a rootfs shows, by their number in its stage: the directory, and the name there. Files of one
+/// directory share its path, which may be long.
+pub type Shown = HashMap<u64, (Arc<Path>, Vec<u8>)>;
 
 /// All files of a layer.
 #[derive(Debug)]
@@ -58,8 +60,8 @@ impl LayerFiles {
         }
         let missing =
             || Error::new("the store has lost it").hint("`gpurun rm` the images that share the layer, and pull again");
-        let shown = self.elsewhere.get(&number).ok_or_else(missing).context(what)?;
-        match link_or_copy(AT_FDCWD, shown.as_os_str().as_encoded_bytes(), dir, name) {
+        let (shown, as_name) = self.elsewhere.get(&number).ok_or_else(missing).context(what)?;
+        match link_or_copy(AT_FDCWD, path_of(shown, as_name).as_os_str().as_encoded_bytes(), dir, name) {
             Err(e) if e.is_io(ErrorKind::NotFound) => Err(missing()).context(what),
             done => done.context(what),
         }
@@ -82,24 +84,32 @@ impl Store {
             return Ok(all);
         }
         for image in self.images()?.iter().filter(|image| image.shares(layers)) {
-            for (layer, number, path) in self.shown_if_sound(image) {
-                all.entry(layer).or_default().entry(number).or_insert(path);
+            let showing = self.shown_if_sound(image);
+            for directory in &showing.directories {
+                let dir: Arc<Path> = showing.path_of(directory).into();
+                for (layer, number, name) in showing.files(directory).filter(|(layer, ..)| layers.contains(layer)) {
+                    all.entry(layer).or_default().entry(number).or_insert_with(|| (Arc::clone(&dir), name.to_vec()));
+                }
             }
         }
         Ok(all)
     }
 
-    /// Takes away the second names that the image's files have in stages, unless another process is pulling.
+    /// Takes away the second names that the image's files have in stages, unless another process is pulling: one on
+    /// another machine perhaps, where nobody can know.
     pub fn thin(&self, record: &ImageRecord) -> Result<()> {
         match Lock::try_exclusive(&self.root.join("lock"))? {
-            Some(_lock) => self.thin_locked(record),
-            None => Ok(()),
+            Some(lock) if !lock.is_local() => self.thin_locked(record),
+            _ => Ok(()),
         }
     }
 
     /// The same, for a caller that has the store's lock.
     pub(super) fn thin_locked(&self, record: &ImageRecord) -> Result<()> {
-        parallel::each(&self.shown_if_sound(record), |(layer, number, _)| remove_if_there(&self.staged(layer, *number)))
+        let showing = self.shown_if_sound(record);
+        parallel::each(&showing.directories, |directory| {
+            showing.files(directory).try_for_each(|(layer, number, _)| remove_if_there(&self.staged(&layer, number)))
+        })
     }
 
     /// Gives the files that only this image shows their names in stages back, as far as other images have the layers.
@@ -113,17 +123,11 @@ impl Store {
         if !record.shares(&shared) {
             return Ok(()); // nothing of it is needed, so it may as well be damaged
         }
-        for (layer, number, path) in
-            self.shown_if_sound(record).into_iter().filter(|(layer, ..)| shared.contains(layer))
-        {
-            let staged = self.staged(&layer, number);
-            match linkat(AT_FDCWD, &path, AT_FDCWD, &staged, AtFlags::empty()) {
-                Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => {} // it may be lost, and whoever needs it says so
-                Err(e) if copy::is_needed(e) => {
-                    let what = || format!("rename `{}` to `{}`", path.display(), staged.display());
-                    std::fs::rename(&path, &staged).context(what)?; // the image goes anyway
-                }
-                Err(e) => return Err(e).context(|| format!("link `{}` to its layer's stage", path.display())),
+        let showing = self.shown_if_sound(record);
+        for directory in &showing.directories {
+            let dir = showing.path_of(directory);
+            for (layer, number, name) in showing.files(directory).filter(|(layer, ..)| shared.contains(layer)) {
+                give_back(&path_of(&dir, name), &self.staged(&layer, number))?;
             }
         }
         Ok(())
@@ -131,23 +135,20 @@ impl Store {
 
     /// What an image shows, if its layers' indexes can be read. Where they cannot, whoever needs such a layer says so; other
     /// images must not suffer, and it must be possible to remove this one.
-    fn shown_if_sound(&self, image: &ImageRecord) -> Vec<(Digest, u64, PathBuf)> {
+    fn shown_if_sound(&self, image: &ImageRecord) -> Showing {
         self.shown_by(image).unwrap_or_default()
     }
 
-    /// Every file that an image shows: its layer, its number there, and where. What is below a directory that its owner may
-    /// not search can be reached by nobody, and keeps its name in the stage.
-    fn shown_by(&self, image: &ImageRecord) -> Result<Vec<(Digest, u64, PathBuf)>> {
+    /// An image can list a layer hundreds of times: its index is read once.
+    fn shown_by(&self, image: &ImageRecord) -> Result<Showing> {
+        let layers: Vec<_> = image.diff_ids().collect();
+        let distinct: HashSet<_> = layers.iter().collect();
+        let indexes =
+            distinct.into_iter().map(|layer| Ok((layer, self.index(layer)?))).collect::<Result<HashMap<_, _>>>()?;
         let root = self.rootfs_path(&image.chain_id).join("root");
-        let indexes = image.diff_ids().map(|layer| self.index(&layer)).collect::<Result<Vec<_>>>()?;
-        let diff_ids: Vec<_> = image.diff_ids().collect();
-        let of = |directory: Directory| {
-            let dir = path_of(&root, &directory.path);
-            let file = move |(name, staged): (Vec<u8>, crate::layer::tree::Staged)| (staged, path_of(&dir, &name));
-            directory.files.into_iter().map(file).collect::<Vec<_>>()
-        };
-        let files = open(Tree::of(&indexes)?.directories()?).flat_map(of);
-        Ok(files.map(|(staged, path)| (diff_ids[staged.layer], staged.number, path)).collect())
+        let has_short_path = |d: &Directory| path_of(&root, &d.path).as_os_str().len() < MAX_PATH - MAX_NAME;
+        let directories = open(Tree::of(layers.iter().map(|layer| &indexes[layer]))?.directories()?);
+        Ok(Showing { directories: directories.filter(has_short_path).collect(), root, layers })
     }
 
     fn index(&self, layer: &Digest) -> Result<Index> {
@@ -156,6 +157,38 @@ impl Store {
 
     fn staged(&self, layer: &Digest, number: u64) -> PathBuf {
         self.layer_path(layer).join("files").join(number.to_string())
+    }
+}
+
+/// What an image shows. What is below a directory that its owner may not search can be reached by nobody, nor can what has
+/// too long a path here: they keep their names in the stage.
+#[derive(Default)]
+struct Showing {
+    root: PathBuf,
+    layers: Vec<Digest>,
+    directories: Vec<Directory>,
+}
+
+impl Showing {
+    fn path_of(&self, directory: &Directory) -> PathBuf {
+        path_of(&self.root, &directory.path)
+    }
+
+    /// The files of a directory: the layer of each, its number there, and its name.
+    fn files<'d>(&self, directory: &'d Directory) -> impl Iterator<Item = (Digest, u64, &'d [u8])> {
+        directory.files.iter().map(|(name, staged)| (self.layers[staged.layer], staged.number, name.as_slice()))
+    }
+}
+
+/// Gives a file that goes with its image its name in the stage back.
+fn give_back(shown: &Path, staged: &Path) -> Result<()> {
+    match linkat(AT_FDCWD, shown, AT_FDCWD, staged, AtFlags::empty()) {
+        Ok(()) | Err(Errno::EEXIST | Errno::ENOENT) => Ok(()), // it may be lost, and whoever needs it says so
+        Err(e) if copy::is_needed(e) => {
+            let what = || format!("rename `{}` to `{}`", shown.display(), staged.display());
+            std::fs::rename(shown, staged).context(what) // the image goes anyway
+        }
+        Err(e) => Err(e).context(|| format!("link `{}` to its layer's stage", shown.display())),
     }
 }
 

@@ -5,15 +5,16 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 
 use super::{targets, text};
 use crate::image::{Digest, Layer};
 use crate::layer::change::{Attributes, Change, Index, MAX_PATH, Name, What};
+use crate::layer::counted::Counted;
 use crate::layer::decode::decode;
 use crate::layer::tar::Reader;
 use crate::layer::tree::{Directory, Tree};
-use crate::layer::unpack::{Counted, Job, unpack};
+use crate::layer::unpack::{Job, unpack};
 use crate::store::{LayerFiles, build_rootfs};
 use crate::timings::Timings;
 
@@ -164,9 +165,7 @@ fn stage(home: &Path, number: usize, tar: &[u8]) -> crate::error::Result<(Index,
     fs::create_dir_all(&files).unwrap();
     let layer = Layer { digest: None, size: None, diff_id: Digest::of(tar) };
     let job = Job {
-        max_unpacked: MAX_UNPACKED,
-        unpacked: AtomicU64::new(0),
-        counted: Counted::default(),
+        counted: Counted::within(MAX_UNPACKED),
         umask: 0o022,
         stop: AtomicBool::new(false),
         timings: &Timings::new(false),
