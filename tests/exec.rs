@@ -83,7 +83,9 @@ fn its_status_is_the_commands() {
         exec(&case, &[], &name(&case), script).ends(status);
     }
     let run = |command: &str| case.bare().args(["exec", &name(&case), command]).finish();
-    run("nothing").failed(127, &["nothing"]);
+    let missing = run("nothing");
+    missing.failed(127, &["nothing"]);
+    assert!(!missing.stderr.contains("-w /"), "{missing:?}");
     run("/etc").failed(126, &["/etc"]);
     run("/proc/self/exe").failed(126, &["/proc/self/exe"]);
 }

@@ -31,9 +31,8 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
         become_another(&account, callers, &run.label, &mut target.user, &mut process)?;
     }
     process.env = env::amended(process.env, &rules, &host);
-    let workloads = args.workdir.is_none();
     let Err(failure) = join::join(&target, &process, inherited);
-    Err(if workloads { failure.hint("`-w /` starts elsewhere than the workload is") } else { failure })
+    Err(failure)
 }
 
 /// Makes it one of the users that there are in the run. The workload's own keeps what the workload has.
