@@ -9,9 +9,9 @@ use crate::error::{Context, Result};
 use crate::host::Host;
 use crate::launch::fds::Inherited;
 use crate::launch::join::{self, Target, User};
-use crate::launch::label::Label;
 use crate::plan::account::Account;
 use crate::plan::env::{self, Rule};
+use crate::plan::idmap::Mapping;
 use crate::plan::{Process, user};
 use crate::runs;
 
@@ -27,8 +27,9 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
         Process { capabilities: run.label.capabilities.clone(), ..process(args, &host, target.env.clone()) };
     if let Some(spec) = &args.user {
         let account = Account::find(spec, "--user", &accounts_in(&[target.root()?])?)?;
-        let callers = run.label.map.uids.inside(host.uid).context(|| "find the caller's id inside")?;
-        become_another(&account, callers, &run.label, &mut target.user, &mut process)?;
+        let map = run.label.map.as_ref().context(|| "the run is an older gpurun's, which does not tell its users")?;
+        let callers = map.uids.inside(host.uid).context(|| "find the caller's id inside")?;
+        become_another(&account, callers, map, &mut target.user, &mut process)?;
     }
     process.env = env::amended(process.env, &rules, &host);
     let Err(failure) = join::join(&target, &process, inherited);
@@ -39,14 +40,14 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
 fn become_another(
     account: &Account,
     callers: u32,
-    label: &Label,
+    map: &Mapping,
     user: &mut User,
     process: &mut Process,
 ) -> Result<()> {
     let groups = user::groups(account, callers);
-    label.map.check(account.uid, groups.iter().flatten().copied().chain([account.gid]), "--user")?;
-    if account.uid != label.uid {
-        process.capabilities = user::capabilities(account.uid, &label.map);
+    map.check(account.uid, groups.iter().flatten().copied().chain([account.gid]), "--user")?;
+    if account.uid != user.uid {
+        process.capabilities = user::capabilities(account.uid, map);
         process.env = env::of_user(std::mem::take(&mut process.env), &account.name, &account.home);
     }
     *user = User { uid: account.uid, gid: account.gid, groups };
