@@ -4,7 +4,8 @@
 //! mount namespace that is not a container's: the caller's own, or another that the caller's user namespace owns, such as
 //! pam_namespace and Slurm's job_container make for a session or a job. No workload can get into one of those (setns(2)),
 //! so none can pass for a supervisor: whatever it does to its own descriptors, name, arguments and environment, what is
-//! believed was written by gpurun on the host. Docker's containers have such a mount namespace too, and PIDs of their own.
+//! believed was written by gpurun on the host. Docker's containers and those of a setuid Apptainer have such a mount namespace
+//! too, but PIDs or a root of their own: one with the host's PIDs to which `/` was given as well is as good as the host.
 
 use std::cmp::Reverse;
 use std::fs::{File, Metadata};
@@ -114,16 +115,25 @@ impl Process {
         let shares = |kind| namespace(&self.dir(), kind).is_some_and(|its| own(kind) == Some(its));
         std::fs::metadata(self.dir()).is_ok_and(|meta| meta.uid() == geteuid().as_raw())
             && !shares("user")
-            && (shares("mnt") || shares("pid") && self.is_beside())
+            && (shares("mnt") || shares("pid") && self.has_our_root() && self.is_beside())
+    }
+
+    fn has_our_root(&self) -> bool {
+        let root = |process: &Path| identity(std::fs::metadata(process.join("root")));
+        root(&self.dir()).is_some_and(|its| root(Path::new("/proc/self")) == Some(its))
     }
 
     /// Whether the caller's user namespace owns the mount namespace.
     fn is_beside(&self) -> bool {
-        let identity = |meta: Metadata| (meta.dev(), meta.ino());
         let owner = File::open(self.dir().join("ns/mnt")).ok().and_then(|mounts| sys::owner(mounts.as_fd()).ok());
-        let owner = owner.and_then(|owner| File::from(owner).metadata().ok()).map(identity);
-        owner.is_some() && owner == std::fs::metadata("/proc/self/ns/user").ok().map(identity)
+        let owner = owner.and_then(|owner| identity(File::from(owner).metadata()));
+        owner.is_some() && owner == identity(std::fs::metadata("/proc/self/ns/user"))
     }
+}
+
+/// What tells a file from all others.
+fn identity(file: std::io::Result<Metadata>) -> Option<(u64, u64)> {
+    file.ok().map(|meta| (meta.dev(), meta.ino()))
 }
 
 /// Seconds since a process was started.

@@ -83,7 +83,9 @@ fn its_status_is_the_commands() {
         exec(&case, &[], &name(&case), script).ends(status);
     }
     let run = |command: &str| case.bare().args(["exec", &name(&case), command]).finish();
-    run("nothing").failed(127, &["nothing"]);
+    let missing = run("nothing");
+    missing.failed(127, &["nothing"]);
+    assert!(!missing.stderr.contains("-w /"), "{missing:?}");
     run("/etc").failed(126, &["/etc"]);
     run("/proc/self/exe").failed(126, &["/proc/self/exe"]);
 }
@@ -191,20 +193,26 @@ fn a_workload_cannot_pass_for_a_supervisor() {
 }
 
 /// As pam_namespace makes one for each session of a user, and Slurm's job_container for each job. Docker makes another for
-/// PIDs as well, and what runs in there could claim anything.
+/// PIDs or the root as well, and what runs in there could claim anything.
 #[test]
 fn a_run_in_another_mount_namespace_of_the_same_user_namespace_is_found() {
     let case = Case::new();
     let found = format!("in {}\n", name(&case));
-    for (around, exec, listed) in [("unshare -m", &*found, true), ("unshare -mpf --mount-proc --kill-child", "", false)]
-    {
+    let root = r#"set -e; mount -t tmpfs x /mnt; for d in /*; do if test -L $d; then cp -P $d /mnt; elif test -d $d; then
+                  mkdir /mnt$d; test $d = /mnt || mount --rbind $d /mnt$d; fi; done; cd /mnt; /sbin/pivot_root . mnt; exec "$@""#;
+    for (around, exec, listed) in [
+        ("unshare -m", &*found, true),
+        ("unshare -mpf --mount-proc --kill-child", "", false),
+        (&format!("unshare -m sh -c '{root}' x"), "", false),
+    ] {
         let script = format!(
-            r#"mkfifo up; {around} "$G" --name "$N" "$I" sh -c 'echo up; sleep 1000' >up & read x <up
+            r#"mkfifo up; {around} "$G" --name "$N" "$I" sh -c 'echo up; sleep 1000' >up & read x <up || exit 99
                "$G" ps --json; "$G" exec "$N" sh -c 'echo in $GPURUN_NAME'; kill -9 $!; wait; rm up"#
         );
         let mut command = std::process::Command::new("unshare");
         case.surround(command.args(["-Urm", "sh", "-c", &script]));
         let finished = command.env("G", program()).env("I", case.reference()).env("N", name(&case)).finish();
+        assert_eq!(finished.status, 0, "{finished:?}");
         assert_eq!(finished.stdout.contains(&format!("\"name\": \"{}\"", name(&case))), listed, "{finished:?}");
         assert!(finished.stdout.ends_with(exec), "{finished:?}");
         assert_eq!(finished.stderr.contains("there is no run"), !listed, "{finished:?}");

@@ -103,6 +103,28 @@ fn a_refused_overlay_is_a_read_only_tree_with_places_to_write() {
     assert_eq!(case.image.digest(), before);
 }
 
+/// In directories that have all else of ours: where nothing is, over a link, over a file.
+#[test]
+fn links_of_devices_are_made_where_an_overlay_is_refused() {
+    let case = Case::new();
+    case.image.file("/opt/a/other", "image's\n");
+    case.image.dir("/opt/b");
+    case.image.link("/opt/b/link", "gone");
+    case.image.file("/opt/c/file", "image's\n");
+    let links = "--link, ../../etc::/opt/a/new, --link, new::/opt/b/link, --link, new::/opt/c/file";
+    let edits = format!(
+        "{{hookName: createContainer, path: /usr/bin/nvidia-ctk, args: [nvidia-ctk, hook, create-symlinks, {links}]}}"
+    );
+    let device = format!("devices: [{{name: d, containerEdits: {{hooks: [{edits}]}}}}]");
+    case.file("cdi/v.yaml", &format!("{{cdiVersion: 1.1.0, kind: v.com/c, {device}}}"));
+    let run = format!("exec \"$G\" -q --cdi-spec-dir {} --device v.com/c=d dir:m2", text(&case.path("cdi")));
+    let finished = stacked(
+        &case,
+        &format!("{run} sh -c 'cd /opt; for l in a/new b/link c/file; do readlink $l; done; cat a/other'"),
+    );
+    assert_eq!(finished.ok(), "../../etc\nnew\nnew\nimage's\n");
+}
+
 #[test]
 fn explain_says_what_comes_in_place_of_a_refused_overlay() {
     let case = Case::new();

@@ -202,6 +202,29 @@ fn commands_beside_are_the_workload_or_any_user_that_there_is() {
     }
 }
 
+/// Whatever number and group the image gives a name: in a run and beside one.
+#[test]
+fn an_image_makes_nobody_the_caller() {
+    let Some(case) = case() else { return };
+    let (uid, gid) = (geteuid(), getegid());
+    let passwd = format!(
+        "root:x:0:0::/root:/bin/sh\nnobody:x:{uid}:5::/:/bin/sh\ngrouped:x:5:{gid}::/:/bin/sh\nmember:x:6:6::/:/bin/sh\n"
+    );
+    case.image.file("/etc/passwd", &passwd);
+    case.image.file("/etc/group", format!("root:x:0:member\nmine:x:{gid}:member\nours:x:50:member\n"));
+    let (run, root) = (running(&case, &["--ids", "range"]), running(&case, ROOT));
+    for (user, words) in [("nobody", "would be you"), ("grouped", "would be yours")] {
+        case.sh(&["--ids", "range", "-u", user], "echo ran").refused(&[words, "hint: "]);
+        exec(&case, &run, &["-u", user], "echo ran").refused(&[words, "hint: "]);
+    }
+    assert_eq!(case.sh(&["--ids", "range", "-u", "member"], "id -G").ok(), "6 0 50\n");
+    assert_eq!(exec(&case, &run, &["-u", "member"], "id -G").ok(), "6 0 50\n");
+    // The caller's group is 0 in this one.
+    assert_eq!(exec(&case, &root, &["-u", "member"], "id -G | grep -w 0 || echo none").ok(), "none\n");
+    exec(&case, &root, &["-u", "7"], "echo ran").refused(&["would be yours, 0", "`-u 7:NUMBER`"]);
+    assert_eq!(exec(&case, &root, &["-u", "root"], "id -u").ok(), "0\n");
+}
+
 #[test]
 fn a_terminal_is_its_users() {
     let Some(case) = case() else { return };

@@ -35,6 +35,13 @@ fn profiles_of_ones_own() {
     let no_links = r#"{"names": ["symlink", "symlinkat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28}"#;
     let finished = case.sh(&["--seccomp", &profile("a", no_links)], "ln -s a /b; echo $?");
     assert_eq!((&*finished.stdout, finished.stderr.contains("No space left on device")), ("1\n", true), "{finished:?}");
+    // A rule for what a process may do otherwise holds where it may: a fake root keeps CAP_DAC_OVERRIDE.
+    let of_root = no_links.replace("\"errnoRet\"", r#""includes": {"caps": ["CAP_DAC_OVERRIDE"]}, "errnoRet""#);
+    let of_root = profile("root", &of_root);
+    for (who, status) in [("--root", "0\n"), ("--fakeroot", "1\n")] {
+        let finished = case.sh(&[who, "--seccomp", &of_root], "ln -s a /b; echo $?");
+        assert_eq!(finished.stdout, status, "{who} {finished:?}");
+    }
     let deadly = r#"{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}"#;
     case.gpurun(&["--seccomp", &profile("b", deadly)], &["mkdir", "/x"]).finish().ends(128 + libc::SIGSYS);
     let unstartable = r#"{"names": ["execve", "execveat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 13}"#;

@@ -9,9 +9,9 @@ use crate::error::{Context, Result};
 use crate::host::Host;
 use crate::launch::Inherited;
 use crate::launch::join::{self, Target, User};
-use crate::launch::label::Label;
 use crate::plan::account::Account;
 use crate::plan::env::{self, Rule};
+use crate::plan::idmap::Mapping;
 use crate::plan::{Process, user};
 use crate::runs;
 
@@ -27,31 +27,25 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
         Process { capabilities: run.label.capabilities.clone(), ..process(args, &host, target.env.clone()) };
     if let Some(spec) = &args.user {
         let account = Account::find(spec, "--user", &accounts_in(&[target.root()?])?)?;
-        let callers = run.label.map.uids.inside(host.uid).context(|| "find the caller's id inside")?;
-        become_another(&account, callers, &run.label, &mut target.user, &mut process)?;
+        let map = run.label.map.as_ref().context(|| "the run is an older gpurun's, which does not tell its users")?;
+        let callers = map.uids.inside(host.uid).zip(map.gids.inside(host.gid));
+        let callers = callers.context(|| "find the caller's ids inside")?;
+        map.check(account.uid, user::groups(&account, callers.0).into_iter().flatten().chain([account.gid]), "--user")?;
+        let account = user::another(account, spec, callers, map)?;
+        become_another(&account, callers.0, map, &mut target.user, &mut process);
     }
     process.env = env::amended(process.env, &rules, &host);
-    let workloads = args.workdir.is_none();
     let Err(failure) = join::join(&target, &process, inherited);
-    Err(if workloads { failure.hint("`-w /` starts elsewhere than the workload is") } else { failure })
+    Err(failure)
 }
 
 /// Makes it one of the users that there are in the run. The workload's own keeps what the workload has.
-fn become_another(
-    account: &Account,
-    callers: u32,
-    label: &Label,
-    user: &mut User,
-    process: &mut Process,
-) -> Result<()> {
-    let groups = user::groups(account, callers);
-    label.map.check(account.uid, groups.iter().flatten().copied().chain([account.gid]), "--user")?;
-    if account.uid != label.uid {
-        process.capabilities = user::capabilities(account.uid, &label.map);
+fn become_another(account: &Account, callers: u32, map: &Mapping, user: &mut User, process: &mut Process) {
+    if account.uid != user.uid {
+        process.capabilities = user::capabilities(account.uid, map);
         process.env = env::of_user(std::mem::take(&mut process.env), &account.name, &account.home);
     }
-    *user = User { uid: account.uid, gid: account.gid, groups };
-    Ok(())
+    *user = User { uid: account.uid, gid: account.gid, groups: user::groups(account, callers) };
 }
 
 fn process(args: &ExecArgs, host: &Host, env: Vec<(OsString, OsString)>) -> Process {

@@ -25,7 +25,7 @@ const LINK: &str = "/memfd:gpurun (deleted)";
 /// The longest label that is read.
 const MAX_LABEL: u64 = 16 << 20;
 
-/// What a run says of itself.
+/// What a run says of itself. It may be read by a newer gpurun, or an older one: what is added is optional.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Label {
     /// PID of the launched process, in the supervisor's PID namespace.
@@ -44,11 +44,12 @@ pub struct Label {
     pub gid: u32,
     /// Supplementary groups inside; `None` for the caller's.
     pub groups: Option<Vec<u32>>,
-    /// All ids that there are inside.
-    pub map: Mapping,
+    /// All ids that there are inside; none in the label of a gpurun that mapped one id only.
+    pub map: Option<Mapping>,
     /// What its system calls are decided by.
     pub seccomp: Option<Filter>,
     /// The capabilities it keeps.
+    #[serde(default)]
     pub capabilities: Vec<Capability>,
     /// Command and arguments, as text.
     pub command: Vec<String>,
@@ -69,7 +70,7 @@ impl Label {
             uid: plan.user.uid,
             gid: plan.user.gid,
             groups: plan.user.groups.clone(),
-            map: plan.user.map.clone(),
+            map: Some(plan.user.map.clone()),
             seccomp: plan.seccomp.clone(),
             capabilities: plan.process.capabilities.clone(),
             command: plan.process.argv.iter().map(|a| a.to_string_lossy().into_owned()).collect(),
@@ -97,4 +98,16 @@ pub fn read(process: &Path) -> Option<Label> {
     // By its link the file is opened anew, so it is read from the start.
     File::open(label).ok()?.take(MAX_LABEL).read_to_end(&mut json).ok()?;
     serde_json::from_slice(&json).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_of_an_older_gpurun_is_one() {
+        let facts = r#""init": 7, "name": "n", "image": "dir:/x", "uid": 1, "gid": 2, "command": ["sh"], "gpus": []"#;
+        let label: Label = serde_json::from_str(&format!("{{{facts}}}")).unwrap();
+        assert_eq!((label.init, label.name.as_deref(), label.map, label.capabilities), (7, Some("n"), None, vec![]));
+    }
 }

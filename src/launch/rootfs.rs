@@ -31,7 +31,7 @@ const NO_PACKAGES: &str = "packages cannot be installed here, nor directories of
                            no extended attributes of users (Linux 6.6 has); `--overlay DIR` on a disk keeps all writes";
 
 /// gpurun's own directory of devices, which nothing of the image is in.
-const DEV: &str = "/dev";
+pub(super) const DEV: &str = "/dev";
 
 /// Builds the rootfs of the plan in a new mount namespace, which the caller has made.
 pub(crate) fn build(plan: &Plan, status: &status::Writer) -> Result<Root> {

@@ -14,7 +14,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{Mode, SFlag, fstat, fstatat, mkdirat};
 use nix::unistd::symlinkat;
 
-use super::rootfs::{attach, tmpfs};
+use super::rootfs::{DEV, attach, tmpfs};
 use crate::error::{Context, Result};
 use crate::inroot::{self, Root};
 use crate::plan::Plan;
@@ -46,7 +46,8 @@ fn ours(plan: &Plan) -> Vec<Ours> {
     let directories = plan.directories.iter().map(|d| one(&d.path, false));
     let injected = plan.injection.targets().map(|path| one(&path, false));
     let files = plan.files.iter().map(|f| one(Path::new(f.path), true));
-    mounts.chain(directories).chain(injected).chain(files).collect()
+    let links = plan.devices.links.iter().filter(|link| !link.path.starts_with(DEV)).map(|l| one(&l.path, true));
+    mounts.chain(directories).chain(injected).chain(files).chain(links).collect()
 }
 
 /// Puts the entries of one directory of the image into one of ours.

@@ -33,6 +33,9 @@ const MAX_INTERPRETERS: usize = 5;
 /// How much of a file the kernel reads to find its interpreter (BINPRM_BUF_SIZE).
 const SHEBANG_BYTES: u64 = 256;
 
+/// What helps a command of `exec` that nothing but the workload's directory keeps from starting.
+const ELSEWHERE: &str = "`-w /` starts elsewhere than the workload is";
+
 /// The workload, and what its process needs to become it.
 #[derive(Clone, Debug)]
 pub(crate) struct Workload {
@@ -111,7 +114,7 @@ impl Workload {
             user::own_terminal()?;
         }
         sys::drop_capabilities(&self.kept).context(|| "give up all capabilities")?;
-        enter(&self.cwd)?;
+        enter(&self.cwd).map_err(|e| if self.cwd == Path::new(".") { e.hint(ELSEWHERE) } else { e })?;
         let command = find(OsStr::from_bytes(self.argv[0].as_bytes()), &self.path)?;
         check_interpreters(&command)?;
         let _ = self.command.set(sys::cstring(&command)?); // `prepare` runs once

@@ -92,7 +92,7 @@ fn unknown(kind: &str, name: &str, why: &str) -> Error {
 }
 
 /// `None` if it is a name; an error if it is a number out of range.
-fn parse_id(text: &str) -> Option<Result<u32>> {
+pub(super) fn parse_id(text: &str) -> Option<Result<u32>> {
     let number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     number.then(|| match text.parse() {
         Ok(id) if id <= MAX_ID => Ok(id),

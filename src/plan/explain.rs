@@ -112,7 +112,7 @@ fn seccomp(out: &mut String, plan: &Plan) {
     let (kept, why) = match (kept.is_empty(), &plan.user.map.mappers) {
         (true, _) => ("none".into(), "always, but for root with `--fakeroot` or `--ids range`"),
         (false, None) => (kept.join(" "), "--fakeroot: root opens what has mode 000"),
-        (false, Some(_)) => (kept.join(" "), "--ids range: root over the ids that are mapped"),
+        (false, Some(_)) => (kept.join(" "), "--ids range: root over the ids that are mapped, yours among them"),
     };
     line(out, "capabilities", &kept, why);
     let Some(filter) = &plan.seccomp else {

@@ -117,7 +117,7 @@ pub fn build(inputs: &Inputs) -> Result<Plan> {
         links: mounts::LINKS.to_vec(),
         mounts: mounts::decide(request, host, &inputs.devices.mounts),
         injection: inputs.injection.clone(),
-        seccomp: seccomp::decide(&request.seccomp, request.fakeroot, host.kernel)?,
+        seccomp: seccomp::decide(&request.seccomp, request.fakeroot, host.kernel, &process.capabilities)?,
         devices: inputs.devices.clone(),
         given: request.given.clone(),
         notices: notices(request, host, &inputs.injection, &inputs.devices),

@@ -10,10 +10,10 @@ use std::path::PathBuf;
 use oci_spec::runtime::Capability;
 use serde::Serialize;
 
-use super::account::{Account, Accounts};
+use super::account::{self, Account, Accounts};
 use super::idmap::Mapping;
 use crate::cli::IdMode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::host::Host;
 
 /// What root may do to the ids that are mapped, of Docker's defaults what chown(1), su(1) and package managers need. Each
@@ -77,8 +77,12 @@ impl Ids {
             IdMode::Single => Mapping::one(own.0, own.1, host, "--ids single"),
             IdMode::Range => Mapping::range(own.0, own.1, host)?,
         };
+        map.check(account.uid, groups(&account, own.0).into_iter().flatten().chain([account.gid]), why)?;
+        let account = match wanted {
+            Wanted::Named(spec) => another(account, spec, own, &map)?,
+            _ => account,
+        };
         let groups = groups(&account, own.0);
-        map.check(account.uid, groups.iter().flatten().copied().chain([account.gid]), why)?;
         let Account { uid, gid, name, home, .. } = account;
         Ok(Self { uid, gid, groups, host_uid: host.uid, host_gid: host.gid, name, home, why, map })
     }
@@ -110,6 +114,28 @@ fn who(wanted: Wanted, host: &Host, accounts: &Accounts) -> Result<(Account, &'s
 fn callers(host: &Host) -> Account {
     let home = host.home.clone().unwrap_or_else(|| "/".into());
     Account { uid: host.uid, gid: host.gid, groups: Vec::new(), name: host.user.clone(), home }
+}
+
+/// Where there are more ids than the caller's, which are `own` inside, only a number makes `spec` the caller or gives it
+/// the caller's group: the image says which numbers a name has.
+pub fn another(account: Account, spec: &str, own: (u32, u32), map: &Mapping) -> Result<Account> {
+    let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
+    if map.mappers.is_none() || account.uid == own.0 && (is_number(user) || user == "root") {
+        return Ok(account);
+    }
+    if account.uid == own.0 {
+        let error = Error::new(format!("the image's user `{user}` would be you, who are {} inside (--user)", own.0));
+        return Err(error.hint(format!("`-u {}` is you, `-u NUMBER` another", own.0)));
+    }
+    if account.gid == own.1 && !is_number(group) {
+        let error = Error::new(format!("the group of the user `{spec}` would be yours, {} inside (--user)", own.1));
+        return Err(error.hint(format!("`-u {user}:NUMBER` has another")));
+    }
+    Ok(Account { groups: account.groups.into_iter().filter(|gid| *gid != own.1).collect(), ..account })
+}
+
+fn is_number(text: &str) -> bool {
+    account::parse_id(text).is_some()
 }
 
 /// The groups that a user needs set; the caller, who is `own` inside, keeps those it has.
@@ -182,6 +208,29 @@ mod tests {
             assert_eq!((map.uids.outside(ids.0), map.gids.outside(ids.1)), (Some(outside.0), Some(outside.1)));
             assert_eq!(found.groups, groups);
             assert_eq!(capabilities(found.uid, map).is_empty(), found.uid != 0);
+        }
+    }
+
+    #[test]
+    fn an_image_makes_nobody_the_caller() {
+        let passwd = "nobody:x:1000:5::/:/bin/sh\ngrouped:x:5:1001::/:/bin/sh\nroot:x:0:0::/root:/bin/sh\n";
+        let group = "mine:x:1001:root\nours:x:50:root\n";
+        let images = Accounts { passwd: Some(passwd.into()), group: Some(group.into()) };
+        let decide = |user, mode| Ids::decide(Wanted::Named(user), mode, &host(), &images);
+        for (user, words) in [
+            ("nobody", ["`nobody` would be you, who are 1000", "`-u 1000` is you"]),
+            ("nobody:5", ["`nobody` would be you", "`-u 1000`"]),
+            ("grouped", ["group of the user `grouped` would be yours, 1001", "`-u grouped:NUMBER`"]),
+            ("5", ["group of the user `5` would be yours", "`-u 5:NUMBER`"]),
+            ("0:mine", ["would be yours", "`-u 0:NUMBER`"]),
+        ] {
+            let error = decide(user, IdMode::Range).unwrap_err();
+            let told = format!("{error:#}\n{}", error.hints().join("\n"));
+            assert!(words.iter().all(|word| told.contains(word)), "{words:?} in {told}");
+            decide(user, IdMode::Single).unwrap();
+        }
+        for (user, groups) in [("root", Some(vec![50])), ("5:1001", Some(vec![])), ("1000", None)] {
+            assert_eq!(decide(user, IdMode::Range).unwrap().groups, groups, "{user}");
         }
     }
 

@@ -244,7 +244,7 @@ mod tests {
 
     #[test]
     fn dockers_profile_says_what_dockers_says() {
-        let filter = decide(&Wanted::Default, false, (6, 1)).unwrap().unwrap();
+        let filter = decide(&Wanted::Default, false, (6, 1), &[]).unwrap().unwrap();
         for (name, args, want) in [
             ("read", &[][..], SeccompAction::Allow),
             ("ptrace", &[], SeccompAction::Allow),
@@ -273,7 +273,7 @@ mod tests {
     #[test]
     fn a_fake_root_changes_nothing_and_is_told_that_it_has() {
         for (wanted, other) in [(Wanted::None, SeccompAction::Allow), (Wanted::Default, PERM)] {
-            let filter = decide(&wanted, true, (6, 1)).unwrap().unwrap();
+            let filter = decide(&wanted, true, (6, 1), &[]).unwrap().unwrap();
             for (name, args, want) in [
                 ("fchownat", &[][..], DONE),
                 ("setgroups", &[], DONE),
@@ -287,7 +287,7 @@ mod tests {
                 assert_eq!(call(&filter, name, args), want, "{name} {args:?}");
             }
         }
-        let filter = decide(&Wanted::None, true, (6, 1)).unwrap().unwrap();
+        let filter = decide(&Wanted::None, true, (6, 1), &[]).unwrap().unwrap();
         assert_eq!(named(run(&filter.program, 0x4000_0003, 182, [0; 6])), SeccompAction::Allow, "no lie to i386");
     }
 
@@ -299,7 +299,7 @@ mod tests {
                 r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": ["dup3"], "action": "SCMP_ACT_LOG", "args": [{args}]}}]}}"#
             );
             std::fs::write(&dir, text).unwrap();
-            decide(&Wanted::File(dir.clone()), false, (6, 1)).unwrap().unwrap()
+            decide(&Wanted::File(dir.clone()), false, (6, 1), &[]).unwrap().unwrap()
         };
         let arg = |index: u8, op: &str, value: u64| {
             format!(r#"{{"index": {index}, "value": {value}, "op": "SCMP_CMP_{op}"}}"#)
@@ -320,7 +320,7 @@ mod tests {
             r#""action": "SCMP_ACT_LOG", "args": [{"index": 6, "value": 0, "op": "SCMP_CMP_EQ"}]"#,
         ] {
             let text = format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{{"names": ["read"], {rule}}}]}}"#);
-            let filter = super::super::Profile::parse(text.as_bytes()).and_then(|p| p.resolve((6, 1))).unwrap();
+            let filter = super::super::Profile::parse(text.as_bytes()).and_then(|p| p.resolve((6, 1), &[])).unwrap();
             assert!(compile(&filter, Action::ScmpActAllow).is_err(), "{rule}");
         }
     }

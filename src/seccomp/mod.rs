@@ -1,8 +1,8 @@
 //! Seccomp: which system calls the workload may make, and which are only pretended to have worked.
 //!
-//! In: `--seccomp` ([`Wanted`]), `--fakeroot`, the kernel's version. Out: a [`Filter`]: what it is in the words of an OCI
-//! runtime spec, and the program that the kernel is given. Pure, but for reading the profile's file. Installed by
-//! `launch/workload.rs`, last of all before the exec.
+//! In: `--seccomp` ([`Wanted`]), `--fakeroot`, the kernel's version, the workload's capabilities. Out: a [`Filter`]: what it
+//! is in the words of an OCI runtime spec, and the program that the kernel is given. Pure, but for reading the profile's
+//! file. Installed by `launch/workload.rs`, last of all before the exec.
 
 mod compile;
 pub mod fakeroot;
@@ -10,14 +10,13 @@ mod profile;
 
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSeccompFilterFlag};
+use oci_spec::runtime::{Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompBuilder, LinuxSeccompFilterFlag};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use profile::Profile;
 
-/// Docker's default profile: moby 26.1.5, `profiles/seccomp/default.json`, Apache-2.0, unchanged. It is read for a
-/// process without capabilities.
+/// Docker's default profile: moby 26.1.5, `profiles/seccomp/default.json`, Apache-2.0, unchanged.
 const DOCKERS: &[u8] = include_bytes!("default.json");
 
 /// The largest profile that is read.
@@ -79,14 +78,15 @@ impl Filter {
     }
 }
 
-/// The filter that the options mean; `None` if nothing is to be filtered. `kernel` is its major and minor version.
-pub fn decide(wanted: &Wanted, fakeroot: bool, kernel: (u32, u32)) -> Result<Option<Filter>> {
+/// The filter that the options mean; `None` if nothing is to be filtered. `kernel` is its major and minor version,
+/// `kept` the capabilities of the workload: a command of `exec` gets the same filter, whoever it is.
+pub fn decide(wanted: &Wanted, fakeroot: bool, kernel: (u32, u32), kept: &[Capability]) -> Result<Option<Filter>> {
     let profile = wanted.read()?;
     let mut whys: Vec<_> = profile.iter().map(|(_, why)| why.clone()).collect();
     let mut filter = match profile {
         Some((text, why)) => {
             let what = || format!("read the seccomp profile ({why})");
-            let resolved = Profile::parse(&text).and_then(|profile| profile.resolve(kernel)).context(what)?;
+            let resolved = Profile::parse(&text).and_then(|profile| profile.resolve(kernel, kept)).context(what)?;
             Some((resolved, LinuxSeccompAction::ScmpActKillProcess))
         }
         None => None,

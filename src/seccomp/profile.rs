@@ -1,9 +1,9 @@
 //! Docker's profile format: a runtime spec's filter whose rules have conditions. In: its JSON. Out: the filter that holds on
-//! this machine for a process without capabilities. Pure. The rules are those of moby's `profiles/seccomp`.
+//! this machine for a process with these capabilities. Pure. The rules are those of moby's `profiles/seccomp`.
 
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompBuilder, LinuxSeccompFilterFlag, LinuxSyscall,
-    LinuxSyscallBuilder,
+    Arch, Capability, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompBuilder, LinuxSeccompFilterFlag,
+    LinuxSyscall, LinuxSyscallBuilder,
 };
 use serde::Deserialize;
 
@@ -76,14 +76,14 @@ impl Profile {
         serde_json::from_slice(text).context(|| "parse it")
     }
 
-    /// The filter on a machine with this kernel.
-    pub(super) fn resolve(self, kernel: (u32, u32)) -> Result<LinuxSeccomp> {
+    /// The filter on a machine with this kernel, for a process that keeps these capabilities.
+    pub(super) fn resolve(self, kernel: (u32, u32), kept: &[Capability]) -> Result<LinuxSeccomp> {
         self.check()?;
         let mapped = self.arch_map.into_iter().find(|a| a.architecture == ARCHITECTURE.1);
         let mapped = mapped.map(|a| [vec![a.architecture], a.sub_architectures].concat());
         let mut calls = Vec::new();
         for rule in self.syscalls {
-            if rule.holds(kernel)? {
+            if rule.holds(kernel, kept)? {
                 calls.push(rule.call()?);
             }
         }
@@ -109,16 +109,19 @@ impl Profile {
 }
 
 impl Rule {
-    fn holds(&self, kernel: (u32, u32)) -> Result<bool> {
+    /// All capabilities that are included have to be there, and none that is excluded.
+    fn holds(&self, kernel: (u32, u32), kept: &[Capability]) -> Result<bool> {
+        let keeps = |cap: &String| kept.iter().any(|kept| format!("CAP_{kept}") == *cap);
         let included = match &self.includes {
-            // No capability is ever there.
             Some(c) => {
-                c.caps.is_empty() && (c.arches.is_empty() || c.names_us()) && c.kernel_is_new(kernel)?.unwrap_or(true)
+                c.caps.iter().all(keeps)
+                    && (c.arches.is_empty() || c.names_us())
+                    && c.kernel_is_new(kernel)?.unwrap_or(true)
             }
             None => true,
         };
         let excluded = match &self.excludes {
-            Some(c) => c.names_us() || c.kernel_is_new(kernel)?.unwrap_or(false),
+            Some(c) => c.caps.iter().any(keeps) || c.names_us() || c.kernel_is_new(kernel)?.unwrap_or(false),
             None => false,
         };
         Ok(included && !excluded)
@@ -155,14 +158,14 @@ impl Conditions {
 mod tests {
     use super::*;
 
-    fn names(json: &str, kernel: (u32, u32)) -> Vec<String> {
+    fn names(json: &str, kernel: (u32, u32), kept: &[Capability]) -> Vec<String> {
         let profile = format!(r#"{{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{json}]}}"#);
-        let filter = Profile::parse(profile.as_bytes()).unwrap().resolve(kernel).unwrap();
+        let filter = Profile::parse(profile.as_bytes()).unwrap().resolve(kernel, kept).unwrap();
         filter.syscalls().iter().flatten().flat_map(LinuxSyscall::names).cloned().collect()
     }
 
     #[test]
-    fn conditions_are_about_this_machine_and_no_capability() {
+    fn conditions_are_about_this_machine_and_the_process() {
         let rule = |rest: &str| format!(r#"{{"names": ["read"], "action": "SCMP_ACT_ALLOW", "args": null, {rest}}}"#);
         let here = ARCHITECTURE.0;
         for (rest, holds) in [
@@ -176,9 +179,18 @@ mod tests {
             (r#""includes": {"minKernel": "5.15"}"#.into(), false),
             (r#""excludes": {"minKernel": "5.14"}"#.into(), false),
         ] {
-            assert_eq!(names(&rule(&rest), (5, 14)).len(), usize::from(holds), "{rest}");
+            assert_eq!(names(&rule(&rest), (5, 14), &[]).len(), usize::from(holds), "{rest}");
         }
-        assert_eq!(names(r#"{"name": "read", "action": "SCMP_ACT_ALLOW"}"#, (6, 0)), ["read"], "the old format");
+        let kept = [Capability::Chown, Capability::DacOverride];
+        for (rest, holds) in [
+            (r#""includes": {"caps": ["CAP_DAC_OVERRIDE", "CAP_CHOWN"]}"#, true),
+            (r#""includes": {"caps": ["CAP_CHOWN", "CAP_SYS_ADMIN"]}"#, false),
+            (r#""excludes": {"caps": ["CAP_CHOWN", "CAP_SYS_ADMIN"]}"#, false),
+            (r#""excludes": {"caps": ["CAP_SYS_ADMIN"]}"#, true),
+        ] {
+            assert_eq!(names(&rule(rest), (5, 14), &kept).len(), usize::from(holds), "{rest}");
+        }
+        assert_eq!(names(r#"{"name": "read", "action": "SCMP_ACT_ALLOW"}"#, (6, 0), &[]), ["read"], "the old format");
     }
 
     #[test]
@@ -192,7 +204,7 @@ mod tests {
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["b"], "action": "SCMP_ACT_LOG", "includes": {"minKernel": "x"}}]}"#,
             r#"{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}"#,
         ] {
-            assert!(Profile::parse(json.as_bytes()).and_then(|p| p.resolve((6, 0))).is_err(), "{json}");
+            assert!(Profile::parse(json.as_bytes()).and_then(|p| p.resolve((6, 0), &[])).is_err(), "{json}");
         }
     }
 }
