@@ -126,8 +126,10 @@ impl Start {
                 drop((self.workload, childs));
                 let _held = beside(child);
                 let started = self.reader.wait(self.quiet, &self.timings);
-                self.timings.rest("exec");
-                self.timings.table().iter().for_each(|table| output::table(table));
+                if started.is_ok() {
+                    self.timings.rest("exec");
+                    self.timings.table().iter().for_each(|table| output::table(table));
+                }
                 let status = supervise::run(child, started, &self.lifeline, ours)?;
                 sys::exit_now(status.into())
             }
