@@ -6,9 +6,7 @@
 use std::convert::Infallible;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::rc::Rc;
 
-use super::linger::Lingering;
 use super::workload::Workload;
 use super::{libcontainer, refused, rootfs, user};
 use crate::error::Result;
@@ -20,7 +18,7 @@ pub(super) fn become_init(plan: &Plan, workload: Workload, console: Option<&Owne
     start(plan, workload, console).map_err(refused::mounts)
 }
 
-fn start(plan: &Plan, mut workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
+fn start(plan: &Plan, workload: Workload, console: Option<&OwnedFd>) -> Result<Infallible> {
     workload.status.begin();
     libcontainer::unshare(NamespaceKind::Mount)?;
     if plan.namespaces.iter().any(|n| n.kind == NamespaceKind::Network) {
@@ -28,9 +26,6 @@ fn start(plan: &Plan, mut workload: Workload, console: Option<&OwnedFd>) -> Resu
         sys::bring_up_loopback()?; // while we have the right to
     }
     let root = rootfs::build(plan, &workload.status)?;
-    if plan.rootfs.awaited.is_none() {
-        workload.lingering = Lingering::open().ok().map(Rc::new); // without it the end takes a little longer
-    }
     let start = libcontainer::queue_start(Path::new(rootfs::SCRATCH))?;
     rootfs::enter(&root, plan.rootfs.read_only)?;
     user::join_groups(plan.user.groups.as_deref())?;

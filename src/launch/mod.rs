@@ -10,7 +10,7 @@
 //! ```
 //!
 //! Single-threaded throughout. Nothing stays: mounts, the scratch tmpfs and all processes end with PID 1, which ends with
-//! the supervisor; what the user has not bound may be unmounted a moment later ([`linger`]).
+//! the supervisor.
 
 mod fds;
 mod init;
@@ -20,7 +20,6 @@ mod kept;
 pub mod label;
 mod libcontainer;
 pub mod limits;
-mod linger;
 mod mapper;
 mod namespaces;
 mod pid1;

@@ -13,7 +13,6 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getpid};
 
-use super::linger::Lingering;
 use super::refused;
 use super::signals::{self, Waiter};
 use super::workload::Workload;
@@ -68,10 +67,10 @@ fn reap(child: Pid, workload: &Workload, set: SigSet) -> ! {
     loop {
         match signals.next() {
             Ok(signal) if signal.number == libc::SIGCHLD => wait_for_children(child, workload),
-            Ok(signal) if signal.number == ABANDONED as i32 => end(128 + libc::SIGKILL, workload),
+            Ok(signal) if signal.number == ABANDONED as i32 => end(128 + libc::SIGKILL),
             Ok(signal) => forward(child, &signal, workload.stop_signal),
             Err(Errno::EINTR) => {}
-            Err(_) => end(125, workload),
+            Err(_) => end(125),
         }
     }
 }
@@ -79,8 +78,7 @@ fn reap(child: Pid, workload: &Workload, set: SigSet) -> ! {
 /// What stays open.
 fn descriptors(workload: &Workload) -> Vec<BorrowedFd<'_>> {
     let locked = workload.locked.iter().map(|lock| lock.as_fd());
-    let lingering = workload.lingering.iter().flat_map(|lingering| lingering.descriptors());
-    locked.chain(lingering).chain([workload.lifeline.as_fd()]).collect()
+    locked.chain([workload.lifeline.as_fd()]).collect()
 }
 
 /// Hands a signal on, SIGTERM as the image's stop signal. The workload may be gone already: then its end is the next
@@ -94,11 +92,11 @@ fn forward(child: Pid, signal: &sys::Signal, stop_signal: i32) {
 fn wait_for_children(child: Pid, workload: &Workload) {
     loop {
         match sys::wait_any(libc::WNOHANG | libc::WUNTRACED) {
-            Ok(Some((pid, Change::Ended(status)))) if pid == child => end(status, workload),
+            Ok(Some((pid, Change::Ended(status)))) if pid == child => end(status),
             Ok(Some((pid, Change::Stopped(signal)))) if pid == child => tell_stopped(signal, workload),
             Ok(None) | Err(Errno::ECHILD) => return,
             Ok(_) | Err(Errno::EINTR) => {}
-            Err(_) => end(125, workload),
+            Err(_) => end(125),
         }
     }
 }
@@ -110,8 +108,7 @@ fn tell_stopped(signal: i32, workload: &Workload) {
 }
 
 /// Ends, and everything that the workload has started with it.
-fn end(status: i32, workload: &Workload) -> ! {
-    let _ = workload.lingering.as_deref().map(Lingering::leave); // else the end takes a little longer
+fn end(status: i32) -> ! {
     while !is_init() && end_children() {}
     sys::exit_now(status)
 }

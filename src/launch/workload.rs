@@ -19,7 +19,6 @@ use nix::sys::signal::SigSet;
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{AccessFlags, Pid, faccessat, fchdir, getcwd, setpgid, tcsetpgrp};
 
-use super::linger::Lingering;
 use super::{Inherited, limits, signals, status, user};
 use crate::error::{Context, EXIT_NOT_EXECUTABLE, EXIT_NOT_FOUND, Error, Result};
 use crate::plan::Process;
@@ -60,8 +59,6 @@ pub(crate) struct Workload {
     pub(super) lifeline: Rc<OwnedFd>,
     /// The lock of what keeps the writes, which PID 1 holds as long as it may be written.
     pub(super) locked: Option<Rc<OwnedFd>>,
-    /// What PID 1 leaves the mounts to at its end, if nobody is to wait for theirs.
-    pub(super) lingering: Option<Rc<Lingering>>,
 }
 
 /// What the launch gives a workload beside the plan's process.
@@ -104,7 +101,6 @@ impl Workload {
             status: Rc::new(around.status),
             lifeline: Rc::new(around.lifeline),
             locked: None,
-            lingering: None,
         })
     }
 

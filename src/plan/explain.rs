@@ -39,9 +39,6 @@ fn image(out: &mut String, plan: &Plan) {
         None => "below a tmpfs that takes all writes".into(),
     };
     line(out, "rootfs", &plan.rootfs.lower.display().to_string(), &above);
-    if let Some(why) = plan.rootfs.awaited {
-        line(out, "end", "when the mounts are gone", why);
-    }
     if let Some(places) = &plan.rootfs.otherwise {
         line(out, "otherwise", &places.join(" "), "what can be written if the kernel refuses the overlay");
     }

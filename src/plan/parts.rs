@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::text::lossy;
-use crate::request::{Request, Wanted};
+use crate::request::Request;
 
 /// Which image runs.
 #[derive(Clone, Debug, Serialize)]
@@ -31,9 +31,6 @@ pub struct Rootfs {
     /// Where the workload can write if the kernel refuses the overlay: then the tree is bound read-only, with a tmpfs at each
     /// of these that it has. `None` if nothing else will do.
     pub otherwise: Option<Vec<&'static str>>,
-    /// Why the run is over only when its mounts are gone. If nothing of the caller's is in them, the kernel may take a few
-    /// milliseconds more for that.
-    pub awaited: Option<&'static str>,
 }
 
 /// Where programs expect to be able to write.
@@ -48,16 +45,7 @@ impl Rootfs {
             read_only: request.read_only,
             kept: request.overlay.clone(),
             otherwise: request.overlay.is_none().then(|| WRITABLE.to_vec()),
-            awaited: awaited(request),
         }
-    }
-}
-
-fn awaited(request: &Request) -> Option<&'static str> {
-    let binds = request.mounts.iter().any(|mount| matches!(mount, Wanted::Bind { .. }));
-    match &request.overlay {
-        Some(_) => Some("--overlay: the next run is to have the directory"),
-        None => binds.then_some("what was bound is to be free again"),
     }
 }
 
