@@ -13,7 +13,7 @@
 //! [`host`], [`gpu`], [`cdi`]. What is decided: [`plan`], with [`seccomp`] for system calls. What is done: [`launch`]; what
 //! is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory by [`layer::tree`]; [`output`]
 //! and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask;
-//! [`error`] is the one error; [`sys`] has the only unsafe code, but for `main` itself.
+//! [`error`] is the one error; [`sys`] has the only unsafe code, but for the names in main.rs that C calls.
 //!
 //! Each module says what comes in, what goes out, and where it runs: *pure* is what has to do with values alone, and what
 //! says nothing runs in the process that the caller started, before the launch makes anything.

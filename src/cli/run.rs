@@ -1,5 +1,7 @@
 //! The verbs that are about runs: `run`, `exec`, `ps`, `explain` and `spec`.
 
+#![allow(rustdoc::broken_intra_doc_links)] // the docs are help texts, in which brackets are what may be left out
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 

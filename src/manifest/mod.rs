@@ -1,4 +1,4 @@
-//! Manifests, indexes and configs → [`Image`]: what an image's own documents say, and what is refused in them.
+//! Manifests, indexes and configs → [`crate::image::Image`]: what an image's own documents say, and what is refused in them.
 //!
 //! In: bytes, the media type they came under, and a [`Documents`] that fetches what they point to. Out: the image for
 //! one platform, every document in it verified by size and digest. All else here is pure. Shared by all sources; the

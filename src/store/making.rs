@@ -24,12 +24,12 @@ pub struct Making {
 }
 
 impl Store {
-    /// A layer in the making, as [`Self::make`].
+    /// A layer in the making, as `make` gives it.
     pub fn make_layer(&self, diff_id: &Digest) -> Result<Making> {
         self.make(&format!("layer-{}", diff_id.hex()))
     }
 
-    /// A rootfs in the making, as [`Self::make`].
+    /// A rootfs in the making, as `make` gives it.
     pub fn make_rootfs(&self, chain_id: &Digest) -> Result<Making> {
         self.make(&format!("rootfs-{}", chain_id.hex()))
     }
