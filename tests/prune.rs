@@ -99,3 +99,10 @@ fn malformed_limits_are_refused() {
     verb(&case, &["prune", "--unused", "long"]).finish().refused(&["`long` is not a duration"]);
     verb(&case, &["prune", "--max-size", "0"]).finish().refused(&["`0` is not a size"]);
 }
+
+#[test]
+fn where_there_is_no_store_there_is_nothing_to_prune() {
+    let case = Case::new();
+    verb(&case, &["prune"]).finish().ok();
+    assert!(!case.path("home/.local").exists(), "and none is made");
+}

@@ -32,6 +32,9 @@ impl Store {
 
     /// Removes what nothing refers to.
     pub fn sweep(&self) -> Result<()> {
+        if !self.root.exists() {
+            return Ok(()); // nothing was pulled yet, so there is no place for a lock either
+        }
         let _lock = Lock::exclusive_file(&self.root.join("lock"))?;
         self.sweep_locked()
     }
