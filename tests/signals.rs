@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::support::image::{Image, oci};
 use crate::support::process::{Running, count, eventually, state};
 use crate::support::{Case, Finish, program};
 
@@ -97,16 +98,20 @@ fn thousands_of_them_do_no_harm() {
 #[test]
 fn a_caller_who_ignores_the_end_of_children_is_told_it_and_its_workload_ignores_it_too() {
     let case = Case::new();
-    let ignored = |signals: &[&str]| {
+    let layout = oci(&Image::busybox().layout(&case, "layout"));
+    let here = case.reference().into_string().unwrap();
+    let ignored = |signals: &[&str], reference: &str| {
         let mut command = std::process::Command::new("env");
         case.surround(&mut command);
-        command.args(signals).arg(program()).arg("-q").arg(case.reference());
+        command.args(signals).arg(program()).arg("-q").arg(reference);
         let shown = command.args(["grep", "SigIgn", "/proc/self/status"]).finish();
         let mask = u64::from_str_radix(shown.ok().split_whitespace().nth(1).unwrap(), 16).unwrap();
         [Signal::SIGCHLD, Signal::SIGPIPE].map(|signal| mask >> (signal as i32 - 1) & 1 == 1)
     };
-    assert_eq!(ignored(&["--default-signal"]), [false, false]);
-    assert_eq!(ignored(&["--ignore-signal=CHLD,PIPE"]), [true, true]);
+    assert_eq!(ignored(&["--default-signal"], &here), [false, false]);
+    for reference in [&here, &layout, &layout] {
+        assert_eq!(ignored(&["--ignore-signal=CHLD,PIPE"], reference), [true, true], "a pull comes between, or none");
+    }
     let mut command = std::process::Command::new("env");
     case.surround(&mut command);
     command

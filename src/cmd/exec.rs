@@ -26,13 +26,8 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
     let mut process =
         Process { capabilities: run.label.capabilities.clone(), ..process(args, &host, target.env.clone()) };
     if let Some(spec) = &args.user {
-        let account = Account::find(spec, "--user", &accounts_in(&[target.root()?])?)?;
         let map = run.label.map.as_ref().context(|| "the run is an older gpurun's, which does not tell its users")?;
-        let callers = map.uids.inside(host.uid).zip(map.gids.inside(host.gid));
-        let callers = callers.context(|| "find the caller's ids inside")?;
-        map.check(account.uid, user::groups(&account, callers.0).into_iter().flatten().chain([account.gid]), "--user")?;
-        let account = user::another(account, spec, callers, map)?;
-        become_another(&account, callers.0, map, &mut target.user, &mut process);
+        become_another(spec, map, &host, &mut target, &mut process)?;
     }
     process.env = env::amended(process.env, &rules, &host);
     let Err(failure) = join::join(&target, &process, inherited);
@@ -40,12 +35,18 @@ pub(super) fn exec(args: &ExecArgs, inherited: Inherited) -> Result<u8> {
 }
 
 /// Makes it one of the users that there are in the run. The workload's own keeps what the workload has.
-fn become_another(account: &Account, callers: u32, map: &Mapping, user: &mut User, process: &mut Process) {
-    if account.uid != user.uid {
+fn become_another(spec: &str, map: &Mapping, host: &Host, target: &mut Target, process: &mut Process) -> Result<()> {
+    let account = Account::find(spec, "--user", &accounts_in(&[target.root()?])?)?;
+    let callers = map.uids.inside(host.uid).zip(map.gids.inside(host.gid));
+    let callers = callers.context(|| "find the caller's ids inside")?;
+    map.check(account.uid, user::groups(&account, callers.0).into_iter().flatten().chain([account.gid]), "--user")?;
+    let account = user::another(account, spec, callers, map)?;
+    if account.uid != target.user.uid {
         process.capabilities = user::capabilities(account.uid, map);
         process.env = env::of_user(std::mem::take(&mut process.env), &account.name, &account.home);
     }
-    *user = User { uid: account.uid, gid: account.gid, groups: user::groups(account, callers) };
+    target.user = User { uid: account.uid, gid: account.gid, groups: user::groups(&account, callers.0) };
+    Ok(())
 }
 
 fn process(args: &ExecArgs, host: &Host, env: Vec<(OsString, OsString)>) -> Process {

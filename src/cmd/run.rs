@@ -1,18 +1,18 @@
 //! `gpurun run`: the way the data flows, in one function.
 
-use std::ffi::OsStr;
-use std::os::unix::process::CommandExt;
+use std::ffi::{CString, OsStr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Instant;
 
+use nix::unistd::execve;
 use oci_spec::image::ImageConfiguration;
 
 use super::nvml::Nvml;
 use super::obtain;
 use crate::cdi::{self, Devices};
 use crate::cli::{IdMode, RunArgs};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::gpu::image::Contents;
 use crate::gpu::root::DriverRoot;
 use crate::gpu::select::Gpus;
@@ -44,7 +44,7 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited, start: Instant) -> Resul
     timings.begun("parse");
     let image = timings.measure("resolve", || image(args, &host))?;
     if let Some(digest) = image.pulled {
-        return again(&digest);
+        return again(&digest, inherited);
     }
     if !args.dry_run && request.gpus.gpus != Gpus::None {
         gpu::repair::repair(&DriverRoot::host(None)?);
@@ -188,12 +188,19 @@ fn held(store: &Store, reference: &ImageRef, record: &ImageRecord, pulled: bool)
     })
 }
 
-/// A pull leaves memory and descriptors behind; a fresh process launches as every warm start does.
-fn again(digest: &Digest) -> Result<u8> {
-    let mut args = std::env::args_os();
-    let mut command = Command::new("/proc/self/exe");
-    command.arg0(args.next().unwrap_or_else(|| "gpurun".into())).args(args).env(PULLED, digest.to_string());
-    Err(Error::new("execute gpurun again, after the pull").because(command.exec()))
+/// A pull leaves memory and descriptors behind; a fresh process launches as every warm start does. `std`'s exec would set the
+/// caller's signals and mask to something else.
+fn again(digest: &Digest, inherited: Inherited) -> Result<u8> {
+    let what = || "execute gpurun again, after the pull";
+    let c = |bytes: &[u8]| CString::new(bytes).context(what);
+    let args = std::env::args_os().map(|arg| c(arg.as_bytes())).collect::<Result<Vec<_>>>()?;
+    let others = std::env::vars_os().filter(|(name, _)| name != PULLED);
+    let pulled = (PULLED.into(), digest.to_string().into());
+    let pairs = others.chain([pulled]).map(|(name, value)| c(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
+    let env = pairs.collect::<Result<Vec<_>>>()?;
+    inherited.give_back()?;
+    let Err(errno) = execve(c"/proc/self/exe", &args, &env);
+    Err(errno).context(what)
 }
 
 /// The image that this process's predecessor pulled.

@@ -60,6 +60,13 @@ pub struct Inherited {
     ignored: SigSet,
 }
 
+impl Inherited {
+    /// Gives it back to this process, which becomes another.
+    pub fn give_back(&self) -> Result<()> {
+        signals::give_back(&self.ignored).context(|| "restore the signals")
+    }
+}
+
 /// Looks at it, before anything of gpurun's own is open.
 pub fn inherited() -> Result<Inherited> {
     Ok(Inherited { ignored: signals::take_over()?, highest: fds::inherit()? })

@@ -1,7 +1,8 @@
-//! Which signals are forwarded, and the mask under which a launch runs.
+//! Which signals are forwarded, ignored and waited for, and the mask under which a launch runs.
 //!
-//! Blocked in the supervisor before anything is made, so that none is lost between fork and the wait; the workload's
-//! process gets the caller's mask back before exec.
+//! In: what the caller has set. Out: the same, for the workload's process before its exec. Two are handled gpurun's own way from
+//! its start; those that are forwarded are blocked in the supervisor before anything is made, so that none is lost between
+//! fork and the wait.
 
 use std::time::Duration;
 
@@ -93,10 +94,13 @@ pub(crate) fn take_over() -> Result<SigSet> {
     Ok(ignored)
 }
 
+/// Ignores of them what the caller ignores.
+pub(crate) fn give_back(ignored: &SigSet) -> nix::Result<()> {
+    OURS.iter().try_for_each(|(signal, _)| sys::ignore(*signal, ignored.contains(*signal)).map(drop))
+}
+
 /// Gives this process the caller's mask back, and has it ignore what the caller ignores.
 pub(crate) fn restore(before: &SigSet, ignored: &SigSet) -> nix::Result<()> {
-    for (signal, _) in OURS {
-        sys::ignore(*signal, ignored.contains(*signal))?;
-    }
+    give_back(ignored)?;
     pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None)
 }
