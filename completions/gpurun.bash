@@ -16,12 +16,6 @@ _gpurun() {
             ",$1")
                 cmd="gpurun"
                 ;;
-            gpurun,builtin-hello)
-                cmd="gpurun__subcmd__builtin__subcmd__hello"
-                ;;
-            gpurun,builtin-nvml)
-                cmd="gpurun__subcmd__builtin__subcmd__nvml"
-                ;;
             gpurun,cdi)
                 cmd="gpurun__subcmd__cdi"
                 ;;
@@ -85,12 +79,6 @@ _gpurun() {
             gpurun__subcmd__cdi__subcmd__help,help)
                 cmd="gpurun__subcmd__cdi__subcmd__help__subcmd__help"
                 ;;
-            gpurun__subcmd__help,builtin-hello)
-                cmd="gpurun__subcmd__help__subcmd__builtin__subcmd__hello"
-                ;;
-            gpurun__subcmd__help,builtin-nvml)
-                cmd="gpurun__subcmd__help__subcmd__builtin__subcmd__nvml"
-                ;;
             gpurun__subcmd__help,cdi)
                 cmd="gpurun__subcmd__help__subcmd__cdi"
                 ;;
@@ -152,7 +140,7 @@ _gpurun() {
 
     case "${cmd}" in
         gpurun)
-            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --ids --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help"
+            opts="-q -v -e -w -u -t -i -l -h -V --store --plain-http --platform --quiet --profile --pull --max-unpacked --timings --gpus --gpu-caps --driver-root --cuda-compat --rdma --no-require --device --cdi-spec-dir --volume --mount --tmpfs --env --env-file --env-policy --workdir --user --root --fakeroot --ids --seccomp --here --home --entrypoint --stop-signal --read-only --overlay --hostname --name --network --pid --shm-size --ulimit --dry-run --tty --interactive --rm --init --label --help --version run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 1 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -302,34 +290,6 @@ _gpurun() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        gpurun__subcmd__builtin__subcmd__hello)
-            opts="-h --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        gpurun__subcmd__builtin__subcmd__nvml)
-            opts="-h --help"
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
                 *)
                     COMPREPLY=()
                     ;;
@@ -648,36 +608,8 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__help)
-            opts="run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man builtin-hello builtin-nvml help"
+            opts="run pull images inspect rm prune login logout exec ps explain spec gpus cdi completions man help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        gpurun__subcmd__help__subcmd__builtin__subcmd__hello)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
-                COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-                return 0
-            fi
-            case "${prev}" in
-                *)
-                    COMPREPLY=()
-                    ;;
-            esac
-            COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
-            return 0
-            ;;
-        gpurun__subcmd__help__subcmd__builtin__subcmd__nvml)
-            opts=""
-            if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi

@@ -1,20 +1,23 @@
-//! `builtin:NAME` → an image made out of gpurun's own executable and the libraries it runs with.
+//! `builtin:NAME` → an image made out of the driver's program and the libraries it runs with.
 //!
 //! In: a name. Out: a [`Source`] whose one layer is made in memory, the same each time. Its config is that of
 //! `images/NAME`. The image needs no registry and goes through the store, the plan and the launch like any other.
 
+use std::ffi::OsStr;
 use std::io::{Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+use gpurun_driver::verb;
 use serde_json::{Value, json};
 
-use crate::error::{Context, Error, Result};
+use crate::embedded::{self, Program};
+use crate::error::{Context, Error, Hint, Result};
 use crate::image::{Digest, Image, Layer, Platform};
 use crate::source::Source;
-use crate::sys;
 
 /// Where the executable is in the image.
-const EXECUTABLE: &str = "usr/bin/gpurun";
+const EXECUTABLE: &str = "usr/bin/gpurun-driver";
 
 /// Account files, so that names can be looked up.
 const PASSWD: &[u8] = b"root:x:0:0:root:/root:/bin/sh\n";
@@ -77,8 +80,8 @@ fn layer() -> Result<Vec<u8>> {
     }
     append(&mut tar, "etc/passwd", b'0', 0o644, PASSWD);
     append(&mut tar, "etc/group", b'0', 0o644, GROUP);
-    append(&mut tar, EXECUTABLE, b'0', 0o755, &read(Path::new("/proc/self/exe"))?);
-    for library in libraries() {
+    append(&mut tar, EXECUTABLE, b'0', 0o755, embedded::BYTES);
+    for library in libraries()? {
         let name = library.strip_prefix("/").unwrap_or(&library);
         append(&mut tar, &name.to_string_lossy(), b'0', 0o755, &read(&library)?);
     }
@@ -86,9 +89,9 @@ fn layer() -> Result<Vec<u8>> {
     Ok(tar)
 }
 
-/// Ours, and those that libcuda needs beside them: since glibc 2.34 they are empty, but still asked for.
-fn libraries() -> Vec<PathBuf> {
-    let mut all = sys::loaded_libraries();
+/// The program's, and those that libcuda needs beside them: since glibc 2.34 they are empty, but still asked for.
+fn libraries() -> Result<Vec<PathBuf>> {
+    let mut all = loaded().context(|| "ask the driver's program for its libraries").hint(|| embedded::HINT)?;
     let libc = all.iter().find(|path| path.file_name().is_some_and(|name| name == "libc.so.6"));
     let beside = |name: &str| libc.map(|libc| libc.with_file_name(name)).filter(|path| path.exists());
     let more: Vec<_> =
@@ -96,7 +99,16 @@ fn libraries() -> Vec<PathBuf> {
     all.extend(more);
     all.sort();
     all.dedup();
-    all
+    Ok(all)
+}
+
+fn loaded() -> Result<Vec<PathBuf>> {
+    let output = Program::load()?.command(verb::LIBRARIES).output().context(|| "execute it")?;
+    if !output.status.success() {
+        return Err(Error::new(String::from_utf8_lossy(&output.stderr).trim()));
+    }
+    let paths = output.stdout.split(|b| *b == 0).filter(|path| !path.is_empty());
+    Ok(paths.map(|path| OsStr::from_bytes(path).into()).collect())
 }
 
 fn read(path: &Path) -> Result<Vec<u8>> {
@@ -137,8 +149,7 @@ mod tests {
         while let Some(entry) = tar.next().unwrap() {
             sizes.insert(String::from_utf8(entry.path).unwrap(), entry.size);
         }
-        let exe = std::fs::metadata("/proc/self/exe").unwrap().len();
-        assert_eq!(sizes.get(EXECUTABLE), Some(&exe));
+        assert_eq!(sizes.get(EXECUTABLE), Some(&(embedded::BYTES.len() as u64)));
         assert!(sizes.keys().any(|name| name.contains("libc.so")), "{sizes:?}");
         assert_eq!(Digest::of(&layer().unwrap()), Digest::of(&bytes));
     }

@@ -10,7 +10,7 @@
 //! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`config`], [`request`],
 //! [`mod@reference`]. Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and
 //! [`manifest`] for what they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What the machine has:
-//! [`host`], [`gpu`], [`cdi`]. What is decided: [`plan`], with [`seccomp`] for system calls. What is done: [`launch`]; what
+//! [`host`], [`gpu`], [`cdi`], and [`embedded`], which loads the driver's own libraries. What is decided: [`plan`], with [`seccomp`] for system calls. What is done: [`launch`]; what
 //! is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory by [`layer::tree`]; [`output`]
 //! and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask;
 //! [`error`] is the one error; [`sys`] has the only unsafe code, but for the names in main.rs that C calls.
@@ -24,6 +24,7 @@ pub mod cdi;
 pub mod cli;
 pub mod cmd;
 pub mod config;
+pub mod embedded;
 pub mod error;
 #[cfg(test)]
 #[path = "../tests/fuzz/mod.rs"]

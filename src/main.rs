@@ -6,15 +6,29 @@
 #![no_main]
 #![allow(unsafe_code)]
 
-use std::ffi::{c_char, c_int};
+use std::ffi::{CStr, OsStr, OsString, c_char, c_int};
+use std::os::unix::ffi::OsStrExt;
+use std::time::Instant;
 
+use gpurun::cmd::{self, Call};
 use gpurun::error::Result;
-use gpurun::{cmd, launch, output};
+use gpurun::{launch, output};
 
-// SAFETY: the one `main`, of the type that the C library calls. glibc gives `std::env::args_os` the arguments by itself.
+/// musl's own asks the kernel for many blocks one by one, which takes a tenth of a start.
+#[cfg(target_env = "musl")]
+#[global_allocator]
+static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+
+// SAFETY: the one `main`, of the type that the C library calls.
 #[unsafe(no_mangle)]
-extern "C" fn main(_: c_int, _: *const *const c_char) -> c_int {
-    let status = start().unwrap_or_else(|error| {
+extern "C" fn main(count: c_int, arguments: *const *const c_char) -> c_int {
+    let argument = |at| {
+        // SAFETY: the C library hands over `count` C strings, which stay where they are.
+        let argument = unsafe { CStr::from_ptr(*arguments.add(at)) };
+        OsStr::from_bytes(argument.to_bytes()).to_owned()
+    };
+    let argv = (0..usize::try_from(count).unwrap_or_default()).map(argument).collect();
+    let status = start(argv).unwrap_or_else(|error| {
         output::error(&error);
         error.exit_status()
     });
@@ -28,7 +42,8 @@ extern "C" fn pow(x: f64, y: f64) -> f64 {
     libm::pow(x, y)
 }
 
-fn start() -> Result<u8> {
+fn start(argv: Vec<OsString>) -> Result<u8> {
+    let start = Instant::now();
     let inherited = launch::inherited()?;
-    cmd::dispatch(inherited)
+    cmd::dispatch(&Call { argv, inherited, start })
 }

@@ -6,11 +6,9 @@
 
 #![allow(unsafe_code)]
 
-pub mod cuda;
-pub mod nvml;
-
 use std::ffi::{CStr, CString};
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -61,20 +59,24 @@ pub fn fork() -> Result<Fork> {
 /// No machine has smaller pages; where they are larger, the kernel refuses what does not begin with one.
 const PAGE: u64 = 4096;
 
-/// The stack of a [`spawn`]ed process, of which only what is used is ever made.
-const STACK: usize = 256 << 10;
-
 /// A child that runs `become_other` and must end there in an exec or an exit (vfork(2)): until then it works in our
-/// memory, which need not be copied, and we sleep.
+/// memory, which need not be copied, and we sleep. Of its stack only what is used is ever made.
 pub fn spawn(mut become_other: impl FnMut() -> std::convert::Infallible) -> nix::Result<nix::unistd::Pid> {
     use nix::sched::{CloneFlags, clone};
-    let mut stack = vec![0_u8; STACK];
+    use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
+    const STACK: NonZeroUsize = NonZeroUsize::new(256 << 10).unwrap();
+    // SAFETY: a new mapping, of zeroes, that is never unmapped. An allocator might clear it itself, page by page.
+    let stack = unsafe {
+        let (prot, flags) = (ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_PRIVATE | MapFlags::MAP_STACK);
+        let at = mmap_anonymous(None, STACK, prot, flags)?;
+        std::slice::from_raw_parts_mut(at.cast().as_ptr(), STACK.get())
+    };
     let child = Box::new(|| match become_other() {});
     let flags = CloneFlags::CLONE_VM | CloneFlags::CLONE_VFORK;
     // SAFETY: we sleep until the child has memory of its own or is gone, so nothing is used by both at once, and the stack
     // and what is borrowed outlive its use. What the child changes in our memory is of its own making. It has signal
     // handlers and descriptors of its own. Only PID 1 calls this, which has one thread.
-    unsafe { clone(child, &mut stack, flags, Some(libc::SIGCHLD)) }
+    unsafe { clone(child, stack, flags, Some(libc::SIGCHLD)) }
 }
 
 /// Gives up all capabilities of this process but these, and the right to get any other by an exec.
@@ -411,7 +413,7 @@ pub fn bring_up_loopback() -> Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small flag");
     // SAFETY: the ioctl reads an ifreq.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) })
+    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request) })
         .map(drop)
         .context(|| "ioctl SIOCSIFFLAGS for `lo`")
 }
@@ -504,22 +506,4 @@ fn sized(call: impl Fn(*mut u8, usize) -> isize) -> nix::Result<Vec<u8>> {
 pub fn syncfs(fd: BorrowedFd) -> nix::Result<()> {
     // SAFETY: the call takes a descriptor and nothing in memory.
     Errno::result(unsafe { libc::syncfs(fd.as_raw_fd()) }).map(drop)
-}
-
-/// The libraries this process was started with, by the paths under which its loader found them (dl_iterate_phdr(3)).
-pub fn loaded_libraries() -> Vec<std::path::PathBuf> {
-    unsafe extern "C" fn note(info: *mut libc::dl_phdr_info, _: usize, paths: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `paths` is the vector below, and the loader's strings are valid during the call.
-        let (paths, name) =
-            unsafe { (&mut *paths.cast::<Vec<std::path::PathBuf>>(), CStr::from_ptr((*info).dlpi_name)) };
-        // The executable has no name, and the vDSO no path.
-        if name.to_bytes().starts_with(b"/") {
-            paths.push(std::ffi::OsStr::from_bytes(name.to_bytes()).into());
-        }
-        0
-    }
-    let mut paths = Vec::new();
-    // SAFETY: `note` gets the vector, which outlives the call, and does not unwind.
-    unsafe { libc::dl_iterate_phdr(Some(note), (&raw mut paths).cast()) };
-    paths
 }

@@ -382,9 +382,11 @@ fn report(name: &str, outcome: io::Result<()>) {
 /// An image in which this executable can run.
 fn image() -> Case {
     let case = Case::new();
-    for library in gpurun::sys::loaded_libraries() {
-        case.image.file(text(&library), fs::read(&library).expect("read a library"));
-        case.image.mode(text(&library), 0o755);
+    let listed = Command::new("ldd").arg(std::env::current_exe().expect("our path")).output().expect("ldd");
+    let listed = String::from_utf8(listed.stdout).expect("paths");
+    for library in listed.split_whitespace().filter(|word| word.starts_with('/')) {
+        case.image.file(library, fs::read(library).expect("read a library"));
+        case.image.mode(library, 0o755);
     }
     case
 }

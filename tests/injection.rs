@@ -14,7 +14,7 @@ use gpurun::gpu::root::DriverRoot;
 use gpurun::gpu::{Injection, Inputs, inject, ldcache, rdma, select};
 
 use crate::support::machine::{Machine, elf};
-use crate::support::{program, text};
+use crate::support::text;
 
 fn decide(machine: &Machine, gpus: &str, caps: Option<&str>, image: &Contents, env: &[&str]) -> Result<Injection> {
     decide_with(&DriverRoot::folder(&machine.path())?, gpus, caps, image, env)
@@ -41,7 +41,7 @@ fn decide_with(root: &DriverRoot, gpus: &str, caps: Option<&str>, image: &Conten
 fn ask(root: &DriverRoot, known: Option<&Inventory>) -> Result<Answers> {
     let library = nvml::library(root, known.map(|inventory| &inventory.version));
     let library = library.filter(|path| path.with_file_name("nvml.table").exists());
-    child::ask(&program(), &library.context(|| "there is no NVML")?, child::LIMIT)
+    child::ask(&library.context(|| "there is no NVML")?, child::LIMIT)
 }
 
 /// The injection, one thing a line, with the machine's folder as `/`. Libraries with all names that the loader finds them by.

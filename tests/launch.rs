@@ -221,7 +221,7 @@ fn mask_umask_and_limits_stay_the_callers() {
 fn a_limit_that_a_start_cannot_keep_is_named() {
     let case = Case::new();
     for (limit, words) in [
-        ("-n 12", &["open_tree", "Too many open files", "hint: ", "`ulimit -n`"][..]),
+        ("-n 12", &["open_tree", "os error 24", "hint: ", "`ulimit -n`"][..]),
         ("-f 0", &["write `/etc/passwd`", "File too large", "hint: ", "`ulimit -f`"]),
         ("-u 1", &["fork", "EAGAIN", "hint: ", "`ulimit -u`"]),
     ] {

@@ -11,7 +11,7 @@ use gpurun::gpu::nvml::{Answers, child};
 
 use crate::gpus::{can_enter, enter, on, within};
 use crate::support::machine::Machine;
-use crate::support::{Case, Finish, Finished, program, text};
+use crate::support::{Case, Finish, Finished, text};
 
 const LIBRARY: &str = "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.550.163.01";
 
@@ -37,7 +37,7 @@ fn machine(says: &[&str]) -> Machine {
 }
 
 fn ask(machine: &Machine, limit: Duration) -> Result<Answers> {
-    child::ask(&program(), &machine.path().join(LIBRARY), limit)
+    child::ask(&machine.path().join(LIBRARY), limit)
 }
 
 #[test]
@@ -53,7 +53,7 @@ fn a_library_that_fails_is_a_sentence() {
         writeln!(out, "{}: {said}", says.replace('\n', ", ")).unwrap();
     }
     insta::assert_snapshot!(out);
-    let error = child::ask(&program(), Path::new("/none/libnvidia-ml.so.1"), child::LIMIT).unwrap_err();
+    let error = child::ask(Path::new("/none/libnvidia-ml.so.1"), child::LIMIT).unwrap_err();
     assert!(format!("{error:#}").contains("/none/libnvidia-ml.so.1"), "{error:#}");
 }
 

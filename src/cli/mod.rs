@@ -76,15 +76,6 @@ pub enum Verb {
     },
     /// Print the man page
     Man,
-    /// The program of `builtin:hello`
-    #[command(hide = true)]
-    BuiltinHello,
-    /// What asks NVML, in a process of its own
-    #[command(hide = true)]
-    BuiltinNvml {
-        /// Absolute path of the library
-        library: PathBuf,
-    },
 }
 
 /// Where images are and how they come.

@@ -4,7 +4,6 @@ mod exec;
 mod explain;
 mod generate;
 mod gpus;
-mod hello;
 mod images;
 mod login;
 mod nvml;
@@ -32,25 +31,34 @@ use crate::store::Store;
 use crate::timings::Timings;
 use crate::{config, output, registry, source};
 
+/// How this process was called.
+#[derive(Debug)]
+pub struct Call {
+    /// The command line, with the program's name.
+    pub argv: Vec<OsString>,
+    /// What came with it.
+    pub inherited: Inherited,
+    /// When.
+    pub start: Instant,
+}
+
 /// Parses the command line and does what it says.
-pub fn dispatch(inherited: Inherited) -> Result<u8> {
-    let start = Instant::now();
-    let argv: Vec<_> = std::env::args_os().collect();
-    if let Some((argv, bare)) = plain_run(&argv) {
+pub fn dispatch(call: &Call) -> Result<u8> {
+    if let Some((argv, bare)) = plain_run(&call.argv) {
         let matches = config::settle(plain_command, &argv, bare)?.matches;
-        return run::run(&RunArgs::from_arg_matches(&matches).context(|| "read the command line")?, inherited, start);
+        return run::run(&RunArgs::from_arg_matches(&matches).context(|| "read the command line")?, call);
     }
-    let bare = match Cli::command().try_get_matches_from(&argv) {
+    let bare = match Cli::command().try_get_matches_from(&call.argv) {
         Ok(matches) => matches,
         Err(usage) => return refused::reason(&usage).map_or_else(|| Ok(print_usage(&usage)), Err),
     };
-    let settled = config::settle(Cli::command, &argv, bare)?;
+    let settled = config::settle(Cli::command, &call.argv, bare)?;
     let cli = Cli::from_arg_matches(&settled.matches).context(|| "read the command line")?;
     let given = || settled.given(&Cli::command());
     match cli.verb.unwrap_or(Verb::Run(cli.run)) {
-        Verb::Run(args) if args.dry_run => run::run(&RunArgs { given: given(), ..args }, inherited, start),
-        Verb::Run(args) => run::run(&args, inherited, start),
-        Verb::Exec(args) => exec::exec(&args, inherited),
+        Verb::Run(args) if args.dry_run => run::run(&RunArgs { given: given(), ..args }, call),
+        Verb::Run(args) => run::run(&args, call),
+        Verb::Exec(args) => exec::exec(&args, call.inherited),
         Verb::Ps(args) => ps::ps(&args),
         Verb::Explain(ExplainArgs { json, run }) => explain::explain(&RunArgs { given: given(), ..run }, json),
         Verb::Spec(args) => explain::spec(&args),
@@ -65,8 +73,6 @@ pub fn dispatch(inherited: Inherited) -> Result<u8> {
         Verb::Prune(args) => images::prune(&args),
         Verb::Login(args) => login::login(&args),
         Verb::Logout(args) => login::logout(&args),
-        Verb::BuiltinHello => hello::hello(),
-        Verb::BuiltinNvml { library } => nvml::serve(&library),
     }
 }
 

@@ -1,10 +1,10 @@
-//! Asks NVML for the verbs that need its answers: the store's memory first, then `gpurun builtin-nvml` in a process of its own.
+//! Asks NVML for the verbs that need its answers: the store's memory first, then the driver's program in a process of its own.
 
 use std::path::Path;
 
 use crate::error::{Context, Result};
 use crate::gpu::inventory::{Inventory, Version};
-use crate::gpu::nvml::{self, Answers, child, load};
+use crate::gpu::nvml::{self, Answers, child};
 use crate::gpu::repair;
 use crate::gpu::root::DriverRoot;
 use crate::host::Host;
@@ -41,11 +41,5 @@ impl Nvml<'_> {
 /// What NVML says of the machine now.
 pub(super) fn ask_afresh(root: &DriverRoot, version: Option<&Version>) -> Result<Answers> {
     let library = nvml::library(root, version).context(|| "ask NVML: its library `libnvidia-ml` is nowhere")?;
-    child::ask(Path::new("/proc/self/exe"), &library, child::LIMIT)
-}
-
-/// The other process.
-pub(super) fn serve(library: &Path) -> Result<u8> {
-    load::serve(library)?;
-    Ok(0)
+    child::ask(&library, child::LIMIT)
 }

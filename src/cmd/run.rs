@@ -3,13 +3,12 @@
 use std::ffi::{CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use nix::unistd::execve;
 use oci_spec::image::ImageConfiguration;
 
 use super::nvml::Nvml;
-use super::obtain;
+use super::{Call, obtain};
 use crate::cdi::{self, Devices};
 use crate::cli::{IdMode, RunArgs};
 use crate::error::{Context, Result};
@@ -21,7 +20,7 @@ use crate::host::Host;
 use crate::host::subordinate::Subordinate;
 use crate::image::Digest;
 use crate::inroot::Root;
-use crate::launch::{self, Inherited};
+use crate::launch;
 use crate::manifest;
 use crate::output;
 use crate::plan::account::Accounts;
@@ -37,14 +36,14 @@ const MAX_ACCOUNTS: u64 = 16 << 20;
 /// Names the image to the process that a pull is followed by.
 const PULLED: &str = "GPURUN_INTERNAL_PULLED";
 
-/// Runs a command in an image and gives its exit status; `start` is when this process began.
-pub(super) fn run(args: &RunArgs, inherited: Inherited, start: Instant) -> Result<u8> {
-    let timings = Timings::since(start, args.fetch.timings);
+/// Runs a command in an image and gives its exit status.
+pub(super) fn run(args: &RunArgs, call: &Call) -> Result<u8> {
+    let timings = Timings::since(call.start, args.fetch.timings);
     let (host, request) = ask(args)?;
     timings.begun("parse");
     let image = timings.measure("resolve", || image(args, &host))?;
     if let Some(digest) = image.pulled {
-        return again(&digest, inherited);
+        return again(&digest, call);
     }
     if !args.dry_run && request.gpus.gpus != Gpus::None {
         gpu::repair::repair(&DriverRoot::host(None)?);
@@ -56,7 +55,7 @@ pub(super) fn run(args: &RunArgs, inherited: Inherited, start: Instant) -> Resul
         return Ok(0);
     }
     plan.notices.iter().for_each(|line| output::notice(args.store.quiet, line));
-    let Err(failure) = launch::launch(&plan, inherited, args.store.quiet, timings);
+    let Err(failure) = launch::launch(&plan, call.inherited, args.store.quiet, timings);
     Err(failure)
 }
 
@@ -190,15 +189,15 @@ fn held(store: &Store, reference: &ImageRef, record: &ImageRecord, pulled: bool)
 
 /// A pull leaves memory and descriptors behind; a fresh process launches as every warm start does. `std`'s exec would set the
 /// caller's signals and mask to something else.
-fn again(digest: &Digest, inherited: Inherited) -> Result<u8> {
+fn again(digest: &Digest, call: &Call) -> Result<u8> {
     let what = || "execute gpurun again, after the pull";
     let c = |bytes: &[u8]| CString::new(bytes).context(what);
-    let args = std::env::args_os().map(|arg| c(arg.as_bytes())).collect::<Result<Vec<_>>>()?;
+    let args = call.argv.iter().map(|arg| c(arg.as_bytes())).collect::<Result<Vec<_>>>()?;
     let others = std::env::vars_os().filter(|(name, _)| name != PULLED);
     let pulled = (PULLED.into(), digest.to_string().into());
     let pairs = others.chain([pulled]).map(|(name, value)| c(&[name.as_bytes(), b"=", value.as_bytes()].concat()));
     let env = pairs.collect::<Result<Vec<_>>>()?;
-    inherited.give_back()?;
+    call.inherited.give_back()?;
     let Err(errno) = execve(c"/proc/self/exe", &args, &env);
     Err(errno).context(what)
 }

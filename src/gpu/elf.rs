@@ -206,7 +206,8 @@ mod tests {
 
     /// This machine's own libc, which every test needs anyway.
     fn libc() -> Vec<u8> {
-        let path = crate::sys::loaded_libraries().into_iter().find(|p| p.ends_with("libc.so.6"));
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let path = maps.lines().find_map(|line| line.split_whitespace().last().filter(|p| p.ends_with("/libc.so.6")));
         std::fs::read(path.unwrap()).unwrap()
     }
 

@@ -4,63 +4,13 @@
 //! In: a [`DriverRoot`]. Out: [`Inventory`]. `/proc/driver/nvidia/version` is the truth about the loaded module; the
 //! files in `gpus/*/information` are those of kernel-open/nvidia/nv-procfs.c.
 
-use std::fmt;
-
-use serde::{Deserialize, Serialize};
+pub use gpurun_driver::Version;
+use serde::Serialize;
 
 use super::mig::{self, Instance};
 use super::root::{DriverRoot, why_not};
 
 const PROC: &str = "/proc/driver/nvidia";
-
-/// A driver version, as `550.163.01`: digits and dots, compared by number.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(into = "String", try_from = "String")]
-pub struct Version(String);
-
-impl Version {
-    /// Two to four numbers with dots between them.
-    pub fn parse(text: &str) -> Option<Self> {
-        let parts: Vec<_> = text.split('.').collect();
-        let number = |p: &&str| (1..=4).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit());
-        ((2..=4).contains(&parts.len()) && parts.iter().all(number)).then(|| Self(text.into()))
-    }
-
-    /// The first number, which NVIDIA calls the branch.
-    pub fn major(&self) -> u32 {
-        self.numbers().first().copied().unwrap_or_default()
-    }
-
-    /// Its numbers.
-    pub fn numbers(&self) -> Vec<u32> {
-        self.0.split('.').filter_map(|p| p.parse().ok()).collect()
-    }
-
-    /// As it is in file names.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<Version> for String {
-    fn from(version: Version) -> Self {
-        version.0
-    }
-}
-
-impl TryFrom<String> for Version {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        Self::parse(&text).ok_or(format!("`{text}` is no version"))
-    }
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// The loaded module and its GPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]

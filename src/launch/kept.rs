@@ -16,7 +16,7 @@ use crate::sys;
 
 /// File systems that other machines write as well: overlayfs needs what they do not have, or they lock up (linux/magic.h,
 /// and the file systems' own sources).
-const SHARED: &[(i64, &str)] = &[
+const SHARED: &[(u32, &str)] = &[
     (0x6969, "NFS"),
     (0x0BD0_0BD0, "Lustre"),
     (0x4750_4653, "GPFS"),
@@ -47,7 +47,7 @@ pub(super) fn open(dir: &Path) -> Result<File> {
     }
     let file = File::open(dir).context(what)?;
     let kind = fstatfs(&file).context(what)?.filesystem_type().0;
-    if let Some(name) = shared(kind) {
+    if let Some(name) = u32::try_from(kind).ok().and_then(shared) {
         return Err(Error::new(format!("{name} cannot hold it"))).context(what).hint(|| INSTEAD);
     }
     if !can_mark(file.as_fd()) {
@@ -72,7 +72,7 @@ pub(super) fn can_mark(dir: BorrowedFd) -> bool {
     sys::xattr(dir, MARK) != Err(Errno::EOPNOTSUPP)
 }
 
-fn shared(kind: i64) -> Option<&'static str> {
+fn shared(kind: u32) -> Option<&'static str> {
     SHARED.iter().find(|(magic, _)| *magic == kind).map(|(_, name)| *name)
 }
 

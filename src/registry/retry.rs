@@ -87,10 +87,12 @@ impl Failure {
 }
 
 /// Whether the resolver is sure that there is no such host; the standard library passes only its words on (EAI_NONAME and
-/// EAI_NODATA of gai_strerror(3)).
+/// EAI_NODATA of gai_strerror(3), of glibc and of musl).
 fn is_unknown_name(error: &std::io::Error) -> bool {
+    const GLIBC: [&str; 2] = ["Name or service not known", "No address associated with hostname"];
+    const MUSL: [&str; 2] = ["Name does not resolve", "Name has no usable address"];
     let said = error.to_string();
-    ["Name or service not known", "No address associated with hostname"].iter().any(|words| said.contains(words))
+    GLIBC.iter().chain(&MUSL).any(|words| said.contains(words))
 }
 
 /// Twice as long each time, and somewhere between half and all of that, so that many clients do not come back at once.

@@ -1,23 +1,22 @@
 //! Asks NVML in a process of its own, and for a limited time.
 //!
-//! In: the program and the library. Out: [`Answers`], or why there are none. Runs in the launcher, before any namespace is
+//! In: the library. Out: [`Answers`], or why there are none. Runs in the launcher, before any namespace is
 //! made: the threads and libraries of NVML come and go with the other process, which has an empty environment, since
 //! `LD_LIBRARY_PATH` would choose NVML's own libraries.
 
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use gpurun_driver::{Said, verb};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Answers;
-use crate::error::{Context, Error, Result};
-
-/// The verb of gpurun that [`super::load::serve`]s.
-pub const VERB: &str = "builtin-nvml";
+use crate::embedded::{self, Program};
+use crate::error::{Context, Error, Hint, Result};
 
 /// How long NVML may take. It attaches one GPU after another: some 16 of them take this long (nvidia-docker#628).
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -28,13 +27,13 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The largest answer: 256 GPUs with all their instances.
 const MAX_ANSWER: usize = 8 << 20;
 
-/// Asks the library, by way of `program`, which is gpurun.
-pub fn ask(program: &Path, library: &Path, limit: Duration) -> Result<Answers> {
-    said(program, library, limit).context(|| format!("ask NVML (`{}`)", library.display()))
+/// Asks the library.
+pub fn ask(library: &Path, limit: Duration) -> Result<Answers> {
+    said(library, limit).context(|| format!("ask NVML (`{}`)", library.display()))
 }
 
-fn said(program: &Path, library: &Path, limit: Duration) -> Result<Answers> {
-    let mut child = start(program, library)?;
+fn said(library: &Path, limit: Duration) -> Result<Answers> {
+    let mut child = start(library)?;
     match answer(&mut child, Instant::now() + limit)? {
         Answer::Whole(text) => {
             let status = child.wait().context(|| "wait for the process that asks")?;
@@ -52,18 +51,11 @@ fn said(program: &Path, library: &Path, limit: Duration) -> Result<Answers> {
     }
 }
 
-fn start(program: &Path, library: &Path) -> Result<Child> {
-    Command::new(program)
-        .arg0("gpurun")
-        .arg(VERB)
-        .arg(library)
-        .env_clear()
-        .current_dir("/")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()
-        .context(|| format!("execute `{}`", program.display()))
+fn start(library: &Path) -> Result<Child> {
+    let program = Program::load()?;
+    let mut command = program.command(verb::NVML);
+    command.arg(library).current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    command.spawn().context(|| "execute the driver's program").hint(|| embedded::HINT)
 }
 
 /// What came through the pipe.
@@ -121,6 +113,6 @@ fn understand(text: &[u8], status: ExitStatus) -> Result<Answers> {
     if !status.success() {
         return Err(Error::new(format!("the process that asks failed ({status})")));
     }
-    let said: Result<Answers, String> = serde_json::from_slice(text).context(|| "understand the answer")?;
+    let said: Said = serde_json::from_slice(text).context(|| "understand the answer")?;
     said.map_err(Error::new)
 }

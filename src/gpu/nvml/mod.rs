@@ -1,69 +1,21 @@
 //! What only NVML knows of the GPUs: MIG instances, brands, compute capabilities, the CUDA version; everything, where the
 //! machine has no `/proc/driver/nvidia`.
 //!
-//! In: the machine. Out: [`Answers`]. [`load`] runs in a process of its own, which [`child`] starts and gives up on: NVML
+//! In: the machine. Out: [`Answers`]. [`crate::driver`]'s program asks, which [`child`] starts and gives up on: NVML
 //! attaches every GPU, which takes seconds where nothing keeps them attached, starts threads, and may hang or crash. What it
 //! said is worth keeping as long as [`state`] gives the same text. [`learn`] adds it to the inventory.
 
 pub mod child;
 pub mod learn;
-pub mod load;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+pub use gpurun_driver::{Answer, Answers, Part};
 
 use super::files;
 use super::inventory::Version;
 use super::mig;
 use super::root::DriverRoot;
-
-/// What NVML says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answers {
-    /// Version of the driver.
-    pub driver: Version,
-    /// The CUDA version that the driver offers.
-    pub cuda: Option<(u32, u32)>,
-    /// The GPUs that this process may open, in NVML's order.
-    pub gpus: Vec<Answer>,
-}
-
-/// What NVML says of a GPU.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
-    /// The number of its node.
-    pub minor: u32,
-    /// `GPU-…`
-    pub uuid: Option<String>,
-    /// PCI address, as /proc writes it.
-    pub pci: String,
-    /// Name of the product.
-    pub model: String,
-    /// The line of products, as `NVIDIA_REQUIRE_*` names it.
-    pub brand: Option<String>,
-    /// Compute capability.
-    pub compute: Option<Version>,
-    /// Whether MIG is on.
-    pub mig: bool,
-    /// The MIG instances that this process may open, in NVML's order.
-    pub instances: Vec<Part>,
-}
-
-/// What NVML says of a MIG instance.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Part {
-    /// Its number among those of its GPU, which may have holes.
-    pub index: u32,
-    /// `MIG-…`
-    pub uuid: String,
-    /// GPU instance.
-    pub gi: u32,
-    /// Compute instance.
-    pub ci: u32,
-    /// As `1g.10gb`.
-    pub profile: String,
-}
 
 /// The library that is asked: the loaded driver's, or where its version is not known, the one a program would get.
 pub fn library(root: &DriverRoot, version: Option<&Version>) -> Option<PathBuf> {

@@ -1,24 +1,21 @@
-//! `gpurun builtin-hello`, the program of `builtin:hello`: says where it is and what it sees. Runs in the container.
+//! The program of `builtin:hello`: says where it is and what it sees. Runs in the container.
 
 use std::fmt::Write;
 use std::path::Path;
 
-use crate::error::{Context, Error, Hint, Result};
-use crate::output;
-use crate::sys::cuda::Cuda;
+use crate::cuda::Cuda;
+use crate::{Context, Result, say};
 
 /// How many numbers each GPU computes.
 const NUMBERS: u32 = 1 << 20;
 
+const HINT: &str = "the driver does not work here: `gpurun explain --gpus all builtin:hello` shows what is injected";
+
 /// Prints it.
-pub(super) fn hello() -> Result<u8> {
+pub(crate) fn hello() -> Result<()> {
     let root = Path::new("/");
-    output::facts(&text(root))?;
-    if gpus(root).is_empty() {
-        return Ok(0);
-    }
-    compute()?;
-    Ok(0)
+    say(text(root).as_bytes())?;
+    if gpus(root).is_empty() { Ok(()) } else { compute() }
 }
 
 /// One fact a line. `root` is the root of the container.
@@ -50,19 +47,16 @@ fn gpus(root: &Path) -> String {
 
 /// Computes something on every GPU and checks it.
 fn compute() -> Result<()> {
-    let cuda = Cuda::start()
-        .hint(|| "the driver does not work here: `gpurun explain --gpus all builtin:hello` shows what is injected")?;
+    let cuda = Cuda::start().map_err(|e| format!("{e}\nhint: {HINT}"))?;
     for number in 0..cuda.count()? {
         let device = cuda.device(number)?;
         let numbers = cuda.squares(number, NUMBERS).context(|| format!("compute on GPU {number}"))?;
         let right = (0..NUMBERS).map(|n| n.wrapping_mul(n)).eq(numbers);
         if !right {
-            return Err(Error::new(format!("GPU {number} ({}) computes wrong numbers", device.uuid)));
+            return Err(format!("GPU {number} ({}) computes wrong numbers", device.uuid));
         }
-        output::facts(&format!(
-            "GPU {number:<6} {} {}, {NUMBERS} numbers computed and right\n",
-            device.name, device.uuid
-        ))?;
+        let right = format!("GPU {number:<6} {} {}, {NUMBERS} numbers computed and right\n", device.name, device.uuid);
+        say(right.as_bytes())?;
     }
     Ok(())
 }

@@ -3,12 +3,14 @@
 //! In: nothing but what the loader finds. Out: devices, and the numbers a kernel made on one of them. Runs in the
 //! container. A library of another's is trusted to keep its documented interface (cuda.h), as every CUDA program does.
 
+#![allow(unsafe_code)]
+
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::fmt::Write;
 
 use libloading::{Library, Symbol};
 
-use crate::error::{Context, Error, Result};
+use crate::{Context, Result};
 
 /// Writes the square of its number into each place. PTX of 2017 for the oldest GPUs that a driver of today has: the driver
 /// translates it for the one at hand.
@@ -47,19 +49,19 @@ type Code = c_int;
 type Ordinal = c_int;
 
 /// CUDA, initialised.
-pub struct Cuda(Library);
+pub(crate) struct Cuda(Library);
 
 /// What a device is.
-pub struct Device {
+pub(crate) struct Device {
     /// Name of the product.
-    pub name: String,
+    pub(crate) name: String,
     /// `GPU-…`
-    pub uuid: String,
+    pub(crate) uuid: String,
 }
 
 impl Cuda {
     /// Loads libcuda and starts it.
-    pub fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         type Init = unsafe extern "C" fn(c_uint) -> Code;
         // SAFETY: loading runs libcuda's own initialisers, as in every CUDA program.
         let library = unsafe { Library::new("libcuda.so.1") }.context(|| "load libcuda.so.1")?;
@@ -71,7 +73,7 @@ impl Cuda {
     }
 
     /// How many devices there are.
-    pub fn count(&self) -> Result<i32> {
+    pub(crate) fn count(&self) -> Result<i32> {
         type Count = unsafe extern "C" fn(*mut c_int) -> Code;
         let mut count = 0;
         // SAFETY: `CUresult cuDeviceGetCount(int *)`, and the pointer is valid.
@@ -80,7 +82,7 @@ impl Cuda {
     }
 
     /// What device `number` is.
-    pub fn device(&self, number: i32) -> Result<Device> {
+    pub(crate) fn device(&self, number: i32) -> Result<Device> {
         type Name = unsafe extern "C" fn(*mut c_char, c_int, Ordinal) -> Code;
         type Uuid = unsafe extern "C" fn(*mut [u8; 16], Ordinal) -> Code;
         let device = self.ordinal(number)?;
@@ -96,7 +98,7 @@ impl Cuda {
     }
 
     /// The squares of 0 to `count`-1, computed on device `number`.
-    pub fn squares(&self, number: i32, count: u32) -> Result<Vec<u32>> {
+    pub(crate) fn squares(&self, number: i32, count: u32) -> Result<Vec<u32>> {
         type Retain = unsafe extern "C" fn(*mut *mut c_void, Ordinal) -> Code;
         type Set = unsafe extern "C" fn(*mut c_void) -> Code;
         type Load = unsafe extern "C" fn(*mut *mut c_void, *const c_void) -> Code;
@@ -192,7 +194,7 @@ impl Cuda {
         let known = unsafe { self.symbol::<Name>(c"cuGetErrorName").is_ok_and(|f| f(code, &raw mut name) == 0) };
         // SAFETY: the call succeeded, so the pointer is to a C string that is never freed.
         let name = known.then(|| unsafe { CStr::from_ptr(name) }.to_string_lossy().into_owned());
-        Err(Error::new(format!("{call} gives {code} ({})", name.unwrap_or_else(|| "unknown".into()))))
+        Err(format!("{call} gives {code} ({})", name.unwrap_or_else(|| "unknown".into())))
     }
 }
 

@@ -1,7 +1,9 @@
 //! The one file that loads NVML.
 //!
-//! In: the absolute path of `libnvidia-ml.so.1`. Out: [`Answers`], as JSON on standard output. Runs in a process of its own,
-//! which [`super::child`] starts, and leaves NVML to the end of that process. What fails for one GPU is left out for it.
+//! In: the absolute path of `libnvidia-ml.so.1`. Out: [`Answers`], as JSON on standard output. NVML is left to the end of this
+//! process. What fails for one GPU is left out for it.
+
+#![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io::Write;
@@ -15,10 +17,8 @@ use nvml_wrapper::enum_wrappers::device::Brand;
 use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 
-use super::{Answer, Answers, Part};
-use crate::error::{Context, Result};
-use crate::gpu::inventory::Version;
-use crate::sys;
+use crate::{Context, Result};
+use gpurun_driver::{Answer, Answers, Part, Said, Version};
 
 /// More than any machine has: a library that counts further is not believed.
 const MAX_GPUS: u32 = 256;
@@ -26,12 +26,12 @@ const MAX_GPUS: u32 = 256;
 const MAX_INSTANCES: u32 = 120;
 
 /// Answers to the process that started this one. What the library itself prints goes nowhere.
-pub fn serve(library: &Path) -> Result<()> {
+pub(crate) fn serve(library: &Path) -> Result<()> {
     let mut asker = File::from(std::io::stdout().as_fd().try_clone_to_owned().context(|| "dup stdout")?);
     let nowhere = File::options().write(true).open("/dev/null").context(|| "open `/dev/null`")?;
     nix::unistd::dup2_stdout(&nowhere).context(|| "dup2 stdout")?;
     harmless()?;
-    let said = ask(library).map_err(|e| format!("{e:#}"));
+    let said: Said = ask(library);
     let said = serde_json::to_vec(&said).context(|| "render JSON")?;
     asker.write_all(&said).context(|| "write the answers")
 }
@@ -51,7 +51,7 @@ fn ask(library: &Path) -> Result<Answers> {
     let driver = nvml.sys_driver_version().context(|| "nvmlSystemGetDriverVersion")?;
     let count = nvml.device_count().context(|| "nvmlDeviceGetCount")?.min(MAX_GPUS);
     let answers = Answers {
-        driver: Version::parse(&driver).context(|| format!("`{driver}` is no version of a driver"))?,
+        driver: Version::parse(&driver).ok_or_else(|| format!("`{driver}` is no version of a driver"))?,
         cuda: nvml.sys_cuda_driver_version().ok().and_then(cuda),
         gpus: (0..count).filter_map(|index| gpu(&nvml.device_by_index(index).ok()?).ok()).collect(),
     };
@@ -65,7 +65,7 @@ fn cuda(version: i32) -> Option<(u32, u32)> {
 }
 
 /// A GPU without a node number or an address cannot be told from others.
-fn gpu(device: &Device) -> Result<Answer, NvmlError> {
+fn gpu(device: &Device) -> std::result::Result<Answer, NvmlError> {
     let compute = device.cuda_compute_capability().ok();
     let mig = device.mig_mode().is_ok_and(|mode| mode.current == 1);
     let parts = if mig { device.mig_device_count().unwrap_or_default().min(MAX_INSTANCES) } else { 0 };
@@ -82,10 +82,23 @@ fn gpu(device: &Device) -> Result<Answer, NvmlError> {
 }
 
 fn part(index: u32, device: &Device) -> Option<Part> {
-    let (gi, ci) = sys::nvml::instance_ids(device)?;
+    let (gi, ci) = instance_ids(device)?;
     let name = device.name().unwrap_or_default();
     let profile = name.rsplit_once("MIG ").map_or(&*name, |(_, profile)| profile).to_owned();
     Some(Part { index, uuid: device.uuid().ok()?, gi, ci, profile })
+}
+
+/// The GPU instance and the compute instance that a MIG device is (nvml.h, since version 11.0): nvml-wrapper has no safe form
+/// of these two functions.
+fn instance_ids(device: &Device) -> Option<(u32, u32)> {
+    let library = device.nvml().lib();
+    let gpu_instance = library.nvmlDeviceGetGpuInstanceId.as_ref().ok()?;
+    let compute_instance = library.nvmlDeviceGetComputeInstanceId.as_ref().ok()?;
+    let (mut gi, mut ci) = (0, 0);
+    // SAFETY: the handle is used while `device`, which it is of, lives; both functions write one number where they are
+    // told to, and both places live until they return.
+    let codes = unsafe { (gpu_instance(device.handle(), &raw mut gi), compute_instance(device.handle(), &raw mut ci)) };
+    (codes == (0, 0)).then_some((gi, ci))
 }
 
 /// NVML writes a domain of eight digits, in capitals; /proc one of four where that is enough.

@@ -1,0 +1,39 @@
+//! The driver's program (`src/driver`), which gpurun carries: it runs with the host's glibc, as the driver's libraries do.
+//!
+//! In: nothing. Out: its bytes, or a [`Program`] that can be executed from memory, with an empty environment.
+
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use crate::error::{Context, Result};
+
+/// What it is, as `src/build.rs` made it.
+pub const BYTES: &[u8] = include_bytes!(env!("GPURUN_DRIVER_PROGRAM"));
+
+/// Why it may not start.
+pub const HINT: &str = "it needs a glibc like the one that gpurun was built with, and `sysctl vm.memfd_noexec` below 2";
+
+/// The program, in memory.
+pub struct Program(File);
+
+impl Program {
+    /// Puts it there.
+    pub fn load() -> Result<Self> {
+        let what = || "put the driver's program into memory";
+        let mut file = File::from(memfd_create(c"gpurun-driver", MFdFlags::MFD_CLOEXEC).context(what)?);
+        file.write_all(BYTES).context(what)?;
+        Ok(Self(file))
+    }
+
+    /// What executes it, as long as `self` lives. Its libraries are the host's own: a caller's LD_LIBRARY_PATH has no say.
+    pub fn command(&self, verb: &str) -> Command {
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.0.as_raw_fd()));
+        command.arg0("gpurun-driver").arg(verb).env_clear();
+        command
+    }
+}
