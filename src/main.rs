@@ -14,10 +14,9 @@ use gpurun::cmd::{self, Call};
 use gpurun::error::Result;
 use gpurun::{launch, output};
 
-/// musl's own asks the kernel for many blocks one by one, which takes a tenth of a start.
 #[cfg(target_env = "musl")]
 #[global_allocator]
-static ALLOCATOR: dlmalloc::GlobalDlmalloc = dlmalloc::GlobalDlmalloc;
+static HEAP: gpurun::sys::heap::Heap = gpurun::sys::heap::Heap::new();
 
 // SAFETY: the one `main`, of the type that the C library calls.
 #[unsafe(no_mangle)]

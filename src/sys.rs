@@ -6,6 +6,9 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(target_env = "musl")]
+pub mod heap;
+
 use std::ffi::{CStr, CString};
 use std::io;
 use std::num::NonZeroUsize;

@@ -12,6 +12,7 @@ mod refused;
 mod run;
 
 use std::ffi::OsString;
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -45,8 +46,9 @@ pub struct Call {
 /// Parses the command line and does what it says.
 pub fn dispatch(call: &Call) -> Result<u8> {
     if let Some((argv, bare)) = plain_run(&call.argv) {
-        let matches = config::settle(plain_command, &argv, bare)?.matches;
-        return run::run(&RunArgs::from_arg_matches(&matches).context(|| "read the command line")?, call);
+        let mut matches = ManuallyDrop::new(config::settle(plain_command, &argv, bare)?.matches);
+        let args = RunArgs::from_arg_matches_mut(&mut matches).context(|| "read the command line")?;
+        return run::run(&args, call);
     }
     let bare = match Cli::command().try_get_matches_from(&call.argv) {
         Ok(matches) => matches,
@@ -76,8 +78,8 @@ pub fn dispatch(call: &Call) -> Result<u8> {
     }
 }
 
-/// A run without mistakes is parsed without the other verbs, which take as long as all the rest. Everything else, and
-/// every refusal, is left to the whole command line.
+/// A run without mistakes is parsed without the other verbs, which take as long as all the rest; and what clap has made for it
+/// is not taken apart. Everything else, and every refusal, is left to the whole command line.
 fn plain_run(argv: &[OsString]) -> Option<(Vec<OsString>, ArgMatches)> {
     let mut args = argv.to_vec();
     let first = argv.get(1)?.to_str()?;
@@ -86,7 +88,8 @@ fn plain_run(argv: &[OsString]) -> Option<(Vec<OsString>, ArgMatches)> {
     } else if first == "help" || Verb::has_subcommand(first) {
         return None;
     }
-    let matches = plain_command().try_get_matches_from(&args).ok()?;
+    let mut command = ManuallyDrop::new(plain_command());
+    let matches = command.try_get_matches_from_mut(&args).ok()?;
     (!matches.get_flag("dry_run")).then_some((args, matches))
 }
 
