@@ -405,6 +405,16 @@ pub fn set_cloexec(number: RawFd) -> nix::Result<()> {
     Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) }).map(drop)
 }
 
+/// By nix's macro, since C libraries disagree on the type of the number.
+mod interface {
+    nix::ioctl_write_ptr_bad!(
+        /// Sets an interface's flags.
+        set_flags,
+        libc::SIOCSIFFLAGS,
+        libc::ifreq
+    );
+}
+
 /// Switches on the loopback interface of this process's network namespace (netdevice(7)).
 pub fn bring_up_loopback() -> Result<()> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
@@ -416,9 +426,8 @@ pub fn bring_up_loopback() -> Result<()> {
     }
     request.ifr_ifru.ifru_flags = libc::c_short::try_from(libc::IFF_UP).expect("a small flag");
     // SAFETY: the ioctl reads an ifreq.
-    Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as libc::Ioctl, &raw const request) })
-        .map(drop)
-        .context(|| "ioctl SIOCSIFFLAGS for `lo`")
+    let set = unsafe { interface::set_flags(socket.as_raw_fd(), &raw const request) };
+    set.map(drop).context(|| "ioctl SIOCSIFFLAGS for `lo`")
 }
 
 /// Unmaps the pages of the program and its libraries that nobody can have written to (madvise(2)). They come back from
