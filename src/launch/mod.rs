@@ -131,6 +131,8 @@ impl Start {
             Fork::Parent(child) => {
                 drop((self.workload, childs));
                 let _held = beside(child);
+                // Now, while nobody waits for us: at our end somebody does, and the kernel unmaps page by page.
+                sys::release_program();
                 let started = self.reader.wait(self.quiet, &self.timings);
                 if started.is_ok() {
                     self.timings.rest("exec");

@@ -11,7 +11,7 @@ use std::path::Path;
 use nix::fcntl::{AT_FDCWD, OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat, umask};
-use nix::unistd::{chdir, fchdir, pivot_root, symlinkat};
+use nix::unistd::{chdir, fchdir, mkdir, pivot_root, symlinkat};
 use oci_spec::runtime::Capability;
 
 use super::inject::{self, Sources};
@@ -173,6 +173,7 @@ fn mount_on(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, source: Option<Ow
             let directory = inroot::is_dir(source.as_fd())?;
             (source, directory)
         }
+        What::Tmpfs { size: None, mode } if mount.target == Path::new(DEV) => (scratch_dir("dev", *mode)?, true),
         What::Tmpfs { size, mode } => (tmpfs(*size, *mode)?, true),
         What::Devpts => (devpts()?, true),
         What::Proc => (proc()?, true),
@@ -226,6 +227,13 @@ pub(super) fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
     let mut options: Vec<(&CStr, Option<&CStr>)> = vec![(c"mode", Some(&mode))];
     options.extend(size.as_ref().map(|size| (c"size", Some(size.as_c_str()))));
     sys::fsmount(c"tmpfs", &options, MountAttr::NOSUID.with(MountAttr::NODEV, true))
+}
+
+/// A directory of the scratch tmpfs, which is half as much work for the kernel as a tmpfs of its own.
+fn scratch_dir(name: &str, mode: u32) -> Result<OwnedFd> {
+    let path = Path::new(SCRATCH).join(name);
+    mkdir(&path, Mode::from_bits_truncate(mode)).context(|| format!("mkdir `{}`", path.display()))?;
+    sys::open_tree(AT_FDCWD, &path, false)
 }
 
 /// No `gid=5`: one id mapped has no group tty, and with ranges the terminals are the workload's user's ([`user`]).

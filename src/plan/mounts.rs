@@ -107,7 +107,7 @@ fn bind(source: &str) -> What {
 }
 
 fn dev() -> Mount {
-    system("/dev", What::Tmpfs { size: Some(64 << 20), mode: 0o755 }, false, "only the devices meant for the workload")
+    system("/dev", What::Tmpfs { size: None, mode: 0o755 }, false, "only the devices meant for the workload")
 }
 
 fn pts() -> Mount {
