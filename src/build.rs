@@ -6,13 +6,14 @@ use std::env::{var, var_os};
 use std::path::PathBuf;
 use std::process::Command;
 
-/// What Cargo tells this script of gpurun's own build, and would be taken for the program's.
+/// What is said of gpurun's own build, and would be taken for the program's.
 const OURS: &[&str] =
-    &["CARGO_ENCODED_RUSTFLAGS", "RUSTC", "RUSTC_LINKER", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "TARGET"];
+    &["CARGO_BUILD_RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_LINKER", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER"];
 
 fn main() {
-    println!("cargo::rerun-if-changed=src/build.rs");
-    println!("cargo::rerun-if-changed=src/driver");
+    for input in ["src/build.rs", "src/driver", "Cargo.toml", "Cargo.lock"] {
+        println!("cargo::rerun-if-changed={input}");
+    }
     println!("cargo::rustc-env=GPURUN_DRIVER_PROGRAM={}", driver().display());
     if var("CARGO_CFG_TARGET_ENV").is_ok_and(|env| env == "gnu") {
         println!("cargo::rustc-link-arg-bins=-no-pie");
@@ -27,6 +28,7 @@ fn driver() -> PathBuf {
     let mut cargo = Command::new(var_os("CARGO").expect("Cargo says where it is"));
     cargo.args(["build", "--release", "--locked", "--package", "gpurun-driver", "--features", "program"]);
     cargo.args(["--target", &target, "--target-dir"]).arg(&dir);
+    cargo.env("CARGO_BUILD_BUILD_DIR", &dir); // in one that both had, each would wait for the other
     for name in OURS {
         cargo.env_remove(name);
     }

@@ -91,7 +91,7 @@ fn layer() -> Result<Vec<u8>> {
 
 /// The program's, and those that libcuda needs beside them: since glibc 2.34 they are empty, but still asked for.
 fn libraries() -> Result<Vec<PathBuf>> {
-    let mut all = loaded().context(|| "ask the driver's program for its libraries").hint(|| embedded::HINT)?;
+    let mut all = loaded().context(|| "ask the driver's program for its libraries")?;
     let libc = all.iter().find(|path| path.file_name().is_some_and(|name| name == "libc.so.6"));
     let beside = |name: &str| libc.map(|libc| libc.with_file_name(name)).filter(|path| path.exists());
     let more: Vec<_> =
@@ -103,7 +103,8 @@ fn libraries() -> Result<Vec<PathBuf>> {
 }
 
 fn loaded() -> Result<Vec<PathBuf>> {
-    let output = Program::load()?.command(verb::LIBRARIES).output().context(|| "execute it")?;
+    let program = Program::load()?;
+    let output = program.command(verb::LIBRARIES).output().context(|| "execute it").hint(|| embedded::HINT)?;
     if !output.status.success() {
         return Err(Error::new(String::from_utf8_lossy(&output.stderr).trim()));
     }

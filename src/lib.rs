@@ -10,10 +10,11 @@
 //! [`cmd`] ties it together: `cmd/run.rs` is this picture as code. What is asked for: [`cli`], [`config`], [`request`],
 //! [`mod@reference`]. Where images come from: [`source`], which is one of [`registry`], [`archive`], [`builtin`], and
 //! [`manifest`] for what they say. How an image becomes a tree: [`pull`], [`layer`], [`store`]. What the machine has:
-//! [`host`], [`gpu`], [`cdi`], and [`embedded`], which loads the driver's own libraries. What is decided: [`plan`], with [`seccomp`] for system calls. What is done: [`launch`]; what
-//! is running: [`runs`]. Everything that an image names is found by [`inroot`], or in memory by [`layer::tree`]; [`output`]
-//! and [`progress`] are the only printers, [`timings`] is what `--timings` prints, [`prompt`] the only one to ask;
-//! [`error`] is the one error; [`sys`] has the only unsafe code, but for the names in main.rs that C calls.
+//! [`host`], [`gpu`], [`cdi`]; what needs the driver's own libraries is a program of its own, in [`embedded`]. What is decided:
+//! [`plan`], with [`seccomp`] for system calls. What is done: [`launch`]; what is running: [`runs`]. Everything that an image
+//! names is found by [`inroot`], or in memory by [`layer::tree`]; [`output`] and [`progress`] are the only printers,
+//! [`timings`] is what `--timings` prints, [`prompt`] the only one to ask; [`error`] is the one error; [`sys`] has the only
+//! unsafe code, but for what main.rs has with C.
 //!
 //! Each module says what comes in, what goes out, and where it runs: *pure* is what has to do with values alone, and what
 //! says nothing runs in the process that the caller started, before the launch makes anything.

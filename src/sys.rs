@@ -1,5 +1,5 @@
-//! The only unsafe code of gpurun, but for the names in main.rs that C calls: system calls that no crate of ours wraps, and
-//! `fork`.
+//! The only unsafe code of gpurun, but for what main.rs has with C: system calls that no crate of ours wraps, `fork`, and
+//! the static program's heap.
 //!
 //! In and out: owned descriptors and plain values. Each wrapper's error is the call with its arguments. Used by every
 //! process.
@@ -17,6 +17,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use crate::error::{Context, Error, Result};
 
@@ -63,7 +64,7 @@ pub fn fork() -> Result<Fork> {
 const PAGE: u64 = 4096;
 
 /// A child that runs `become_other` and must end there in an exec or an exit (vfork(2)): until then it works in our
-/// memory, which need not be copied, and we sleep. Of its stack only what is used is ever made.
+/// memory, which need not be copied, and we sleep. Of its stack only what is used is ever made; it stays, so call it once.
 pub fn spawn(mut become_other: impl FnMut() -> std::convert::Infallible) -> nix::Result<nix::unistd::Pid> {
     use nix::sched::{CloneFlags, clone};
     use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous};
@@ -260,6 +261,19 @@ pub fn sigwait(set: &nix::sys::signal::SigSet, patience: Option<std::time::Durat
     // SAFETY: SI_QUEUE says that sigqueue filled the value in.
     let value = if info.si_code == libc::SI_QUEUE { unsafe { info.si_value() }.sival_ptr as usize } else { 0 };
     Ok(Signal { number, from_kernel: info.si_code == libc::SI_KERNEL, value })
+}
+
+/// Changes the signals that this thread has blocked, and gives those that it had (rt_sigprocmask(2)). musl's own function
+/// keeps three signals to itself, of which glibc leaves one to programs, as its SIGRTMIN.
+pub fn sigmask(how: SigmaskHow, set: &SigSet) -> nix::Result<SigSet> {
+    const BYTES: usize = 8; // of a set, as the kernel has it
+    // SAFETY: zeroes are an empty set.
+    let mut before: libc::sigset_t = unsafe { std::mem::zeroed() };
+    let set: *const libc::sigset_t = set.as_ref();
+    // SAFETY: both sets are valid during the call, and begin with the kernel's.
+    let ret = unsafe { libc::syscall(libc::SYS_rt_sigprocmask, how as libc::c_int, set, &raw mut before, BYTES) };
+    // SAFETY: the kernel has filled it in, or it is empty.
+    Errno::result(ret).map(|_| unsafe { SigSet::from_sigset_t_unchecked(before) })
 }
 
 /// Ignores a signal, or has it do what it does by default. Gives whether it was ignored.

@@ -208,7 +208,9 @@ fn mask_umask_and_limits_stay_the_callers() {
     let show =
         "umask; ulimit -n; cut -d' ' -f19 /proc/self/stat; grep -E 'Sig(Blk|Ign)|Cpus_allowed_list' /proc/self/status";
     let run = |how: &str| {
-        let shell = format!("umask 027; ulimit -n 333; trap '' USR1; exec nice -n 3 {how} \"$3\"");
+        let shell = format!(
+            "umask 027; ulimit -n 333; trap '' USR1; exec env --block-signal=RTMIN,USR2 nice -n 3 {how} \"$3\""
+        );
         let mut command = Command::new("bash");
         command.args(["-c", &shell, "x"]).arg(program()).arg(case.reference()).arg(show);
         case.surround(&mut command);

@@ -55,8 +55,8 @@ fn compute() -> Result<()> {
         if !right {
             return Err(format!("GPU {number} ({}) computes wrong numbers", device.uuid));
         }
-        let right = format!("GPU {number:<6} {} {}, {NUMBERS} numbers computed and right\n", device.name, device.uuid);
-        say(right.as_bytes())?;
+        let line = format!("GPU {number:<6} {} {}, {NUMBERS} numbers computed and right\n", device.name, device.uuid);
+        say(line.as_bytes())?;
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use caps::CapSet;
+use gpurun_driver::{Answer, Answers, Part, Said, Version};
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
 use nvml_wrapper::enum_wrappers::device::Brand;
@@ -18,7 +19,6 @@ use nvml_wrapper::error::NvmlError;
 use nvml_wrapper::{Device, Nvml, cuda_driver_version_major, cuda_driver_version_minor};
 
 use crate::{Context, Result};
-use gpurun_driver::{Answer, Answers, Part, Said, Version};
 
 /// More than any machine has: a library that counts further is not believed.
 const MAX_GPUS: u32 = 256;

@@ -131,7 +131,7 @@ impl Start {
             Fork::Parent(child) => {
                 drop((self.workload, childs));
                 let _held = beside(child);
-                // Now, while nobody waits for us: at our end somebody does, and the kernel unmaps page by page.
+                // Now, while nobody waits for us: what is mapped at our end is unmapped page by page, and then the caller waits.
                 sys::release_program();
                 let started = self.reader.wait(self.quiet, &self.timings);
                 if started.is_ok() {

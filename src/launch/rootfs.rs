@@ -173,7 +173,7 @@ fn mount_on(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, source: Option<Ow
             let directory = inroot::is_dir(source.as_fd())?;
             (source, directory)
         }
-        What::Tmpfs { size: None, mode } if mount.target == Path::new(DEV) => (scratch_dir("dev", *mode)?, true),
+        What::Tmpfs { mode, .. } if mount.target == Path::new(DEV) => (scratch_dir("dev", *mode)?, true),
         What::Tmpfs { size, mode } => (tmpfs(*size, *mode)?, true),
         What::Devpts => (devpts()?, true),
         What::Proc => (proc()?, true),
@@ -229,7 +229,7 @@ pub(super) fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
     sys::fsmount(c"tmpfs", &options, MountAttr::NOSUID.with(MountAttr::NODEV, true))
 }
 
-/// A directory of the scratch tmpfs, which is half as much work for the kernel as a tmpfs of its own.
+/// A directory of the scratch tmpfs, whose limit it shares: a tmpfs of its own is twice as much work for the kernel.
 fn scratch_dir(name: &str, mode: u32) -> Result<OwnedFd> {
     let path = Path::new(SCRATCH).join(name);
     mkdir(&path, Mode::from_bits_truncate(mode)).context(|| format!("mkdir `{}`", path.display()))?;

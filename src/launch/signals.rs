@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::sys::signal::{SigSet, SigmaskHow, Signal, pthread_sigmask};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use crate::error::{Context, Result};
 use crate::sys;
@@ -39,9 +39,7 @@ pub(crate) fn block() -> Result<SigSet> {
     let mut set = waited_for();
     set.add(Signal::SIGTTOU);
     set.add(Signal::SIGXFSZ);
-    let mut before = SigSet::empty();
-    pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), Some(&mut before)).context(|| "block signals")?;
-    Ok(before)
+    sys::sigmask(SigmaskHow::SIG_BLOCK, &set).context(|| "block signals")
 }
 
 /// How long the workload runs at least before it is worth to let go of the program's pages: that is a fiftieth of a start.
@@ -75,8 +73,7 @@ impl Waiter {
 /// Lets a signal through. Gives the mask that was.
 pub(crate) fn unblock(signal: i32) -> nix::Result<SigSet> {
     let set: SigSet = [Signal::try_from(signal)?].into_iter().collect();
-    let mut before = SigSet::empty();
-    pthread_sigmask(SigmaskHow::SIG_UNBLOCK, Some(&set), Some(&mut before)).map(|()| before)
+    sys::sigmask(SigmaskHow::SIG_UNBLOCK, &set)
 }
 
 /// Signals that must be handled in one way: a reader that is gone is an error and no end, and of a child whose end is ignored
@@ -102,5 +99,5 @@ pub(crate) fn give_back(ignored: &SigSet) -> nix::Result<()> {
 /// Gives this process the caller's mask back, and has it ignore what the caller ignores.
 pub(crate) fn restore(before: &SigSet, ignored: &SigSet) -> nix::Result<()> {
     give_back(ignored)?;
-    pthread_sigmask(SigmaskHow::SIG_SETMASK, Some(before), None)
+    sys::sigmask(SigmaskHow::SIG_SETMASK, before).map(drop)
 }

@@ -6,7 +6,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigmaskHow, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
@@ -85,7 +85,7 @@ pub(super) fn stop_self(signal: i32) -> Result<()> {
     let what = || format!("stop gpurun by signal {signal}");
     let before = signals::unblock(signal).context(what)?;
     sys::kill(nix::unistd::getpid(), signal).context(what)?;
-    before.thread_set_mask().context(what)?;
+    sys::sigmask(SigmaskHow::SIG_SETMASK, &before).context(what)?;
     match sys::is_pending(Signal::SIGCONT).context(what)? {
         true => Ok(()), // it was what ended the stop
         false => kill(nix::unistd::getpid(), Signal::SIGSTOP).context(what),

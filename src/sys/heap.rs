@@ -1,5 +1,7 @@
 //! The heap of the static program: dlmalloc behind the standard library's lock. musl's own heap asks the kernel for many
 //! blocks one by one, which takes a tenth of a start; dlmalloc's own lock is musl's, which takes as long as the rest of it.
+//!
+//! In and out: blocks of memory. Used by every process; a fork finds it unlocked, since [`super::fork`] wants one thread.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::sync::{Mutex, MutexGuard, PoisonError};

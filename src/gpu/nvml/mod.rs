@@ -1,7 +1,7 @@
 //! What only NVML knows of the GPUs: MIG instances, brands, compute capabilities, the CUDA version; everything, where the
 //! machine has no `/proc/driver/nvidia`.
 //!
-//! In: the machine. Out: [`Answers`]. [`crate::driver`]'s program asks, which [`child`] starts and gives up on: NVML
+//! In: the machine. Out: [`Answers`]. The driver's program ([`crate::embedded`]) asks, which [`child`] starts and gives up on: NVML
 //! attaches every GPU, which takes seconds where nothing keeps them attached, starts threads, and may hang or crash. What it
 //! said is worth keeping as long as [`state`] gives the same text. [`learn`] adds it to the inventory.
 
