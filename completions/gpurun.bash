@@ -312,7 +312,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__cdi__subcmd__generate)
-            opts="-h --gpu-caps --driver-root --help"
+            opts="-h --gpu-caps --driver-root --profile --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 3 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -323,6 +323,10 @@ _gpurun() {
                     return 0
                     ;;
                 --driver-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -586,7 +590,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__gpus)
-            opts="-h --gpu-caps --driver-root --json --help"
+            opts="-h --gpu-caps --driver-root --profile --json --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -597,6 +601,10 @@ _gpurun() {
                     return 0
                     ;;
                 --driver-root)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -926,7 +934,7 @@ _gpurun() {
             return 0
             ;;
         gpurun__subcmd__login)
-            opts="-u -h --username --password-stdin --plain-http --help"
+            opts="-u -h --username --password-stdin --plain-http --profile --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -937,6 +945,10 @@ _gpurun() {
                     return 0
                     ;;
                 -u)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --profile)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

@@ -195,6 +195,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -s q -l quiet -d 'P
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -l json -d 'Print what was removed as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand prune" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand login" -s u -l username -d 'Name to log in with' -r
+complete -c gpurun -n "__fish_gpurun_using_subcommand login" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand login" -l password-stdin -d 'Take the password from standard input'
 complete -c gpurun -n "__fish_gpurun_using_subcommand login" -l plain-http -d 'Send the password to a registry without TLS (loopback ones always may get it)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand login" -s h -l help -d 'Print help'
@@ -324,6 +325,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -l init -d 'Accepted
 complete -c gpurun -n "__fish_gpurun_using_subcommand spec" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l gpu-caps -d 'What of the driver to list: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -l json -d 'Print the facts as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand gpus" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and not __fish_seen_subcommand_from generate help" -s h -l help -d 'Print help'
@@ -331,6 +333,7 @@ complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and not __fish_seen_s
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and not __fish_seen_subcommand_from generate help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subcommand_from generate" -l gpu-caps -d 'What of the driver to list: compute, utility, video, graphics, display, ngx, compat32, all' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subcommand_from generate" -l driver-root -d 'Directory below which the driver\'s files are, if not in the system\'s own places' -r -F
+complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subcommand_from generate" -l profile -d 'Take what the command line leaves open from this `[profile.NAME]` of the configuration files' -r
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Print a CDI spec of this machine\'s GPUs and driver, as JSON'
 complete -c gpurun -n "__fish_gpurun_using_subcommand cdi; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

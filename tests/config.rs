@@ -23,6 +23,20 @@ fn a_file_gives_what_the_command_line_leaves_open() {
 }
 
 #[test]
+fn a_profile_counts_for_every_verb_that_has_options_of_its_own() {
+    let case = Case::new();
+    case.file(FILE, "[profile.p]\ndriver-root = '/no/driver'\n");
+    for verb in [&["gpus"][..], &["cdi", "generate"]] {
+        let mut flag = case.bare();
+        flag.args(verb).args(["--profile", "p"]).finish().refused(&["/no/driver"]);
+        let mut variable = case.bare();
+        variable.args(verb).env("GPURUN_PROFILE", "p").finish().refused(&["/no/driver"]);
+    }
+    let mut login = case.bare();
+    login.args(["login", "--profile", "none"]).finish().refused(&["there is no profile `none`"]);
+}
+
+#[test]
 fn a_variable_turns_a_flag_on_and_off_by_any_of_its_words() {
     let case = Case::new();
     case.file(FILE, "read-only = true\n");

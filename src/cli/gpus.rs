@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::ProfileArgs;
+
 /// What `cdi` can do.
 #[derive(Debug, Subcommand)]
 pub enum CdiVerb {
@@ -20,6 +22,9 @@ pub struct DriverArgs {
     /// Directory below which the driver's files are, if not in the system's own places
     #[arg(long, env = "GPURUN_DRIVER_ROOT", value_name = "DIR")]
     pub driver_root: Option<PathBuf>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub profile: ProfileArgs,
 }
 
 /// Arguments of `gpus`.

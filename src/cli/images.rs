@@ -3,7 +3,7 @@
 use clap::Args;
 use clap::builder::BoolishValueParser;
 
-use super::{FetchArgs, StoreArgs};
+use super::{FetchArgs, ProfileArgs, StoreArgs};
 
 /// Arguments of `pull`.
 #[derive(Args, Clone, Debug)]
@@ -87,6 +87,9 @@ pub struct LoginArgs {
     /// Send the password to a registry without TLS (loopback ones always may get it)
     #[arg(long, env = "GPURUN_PLAIN_HTTP", value_parser = BoolishValueParser::new())]
     pub plain_http: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub profile: ProfileArgs,
     /// Registry, as in an image's name, or a namespace in it
     #[arg(value_name = "REGISTRY", default_value = "docker.io")]
     pub registry: String,

@@ -93,6 +93,14 @@ pub struct StoreArgs {
     /// Print nothing but errors
     #[arg(short, long, env = "GPURUN_QUIET", value_parser = BoolishValueParser::new())]
     pub quiet: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub profile: ProfileArgs,
+}
+
+/// What of the configuration files counts.
+#[derive(Args, Clone, Debug)]
+pub struct ProfileArgs {
     /// Take what the command line leaves open from this `[profile.NAME]` of the configuration files
     #[arg(long, env = "GPURUN_PROFILE", value_name = "NAME")]
     pub profile: Option<String>,
