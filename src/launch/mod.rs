@@ -38,9 +38,10 @@ use std::convert::Infallible;
 use std::os::fd::{OwnedFd, RawFd};
 use std::rc::Rc;
 
+use nix::fcntl::OFlag;
 use nix::sys::signal::SigSet;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, pipe2};
 
 use crate::error::{Context, Result};
 use crate::output;
@@ -104,7 +105,7 @@ impl Start {
     fn prepare(process: &Process, filter: Option<&Filter>, inherited: Inherited, timings: Timings) -> Result<Self> {
         let mask = signals::block()?;
         let (reader, writer) = status::channel(timings.laps())?;
-        let (lifeline, childs_lifeline) = stream_pair()?;
+        let (lifeline, childs_lifeline) = pipe2(OFlag::O_CLOEXEC).context(|| "pipe2")?;
         let console = process.terminal.then(stream_pair).transpose()?;
         let window = process.terminal.then(|| sys::window_size(sys::stdio(0)).ok()).flatten();
         let around = Surroundings { status: writer, lifeline: childs_lifeline, mask, window, inherited };
@@ -121,7 +122,7 @@ impl Start {
         let (ours, childs) = self.console.unzip();
         match sys::fork().map_err(refused::processes)? {
             Fork::Child => {
-                // The lifeline hangs up only when the supervisor's end is the last.
+                // The lifeline breaks only when the supervisor's end is the last.
                 drop(self.lifeline);
                 let status = self.workload.status.clone();
                 let Err(error) = launched(self.workload, childs.as_ref());

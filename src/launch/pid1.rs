@@ -55,7 +55,8 @@ fn end_with_supervisor(workload: &Workload, signal: Signal) -> Result<()> {
     prctl::set_pdeathsig(signal).context(|| "prctl PR_SET_PDEATHSIG")?;
     let mut fds = [PollFd::new(workload.lifeline.as_fd(), PollFlags::empty())];
     poll(&mut fds, PollTimeout::ZERO).context(|| "poll the lifeline")?;
-    match fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLHUP)) {
+    // Of a pipe that nobody can read.
+    match fds[0].revents().is_some_and(|r| r.contains(PollFlags::POLLERR)) {
         true => Err(Error::new("the supervisor is gone")),
         false => Ok(()),
     }

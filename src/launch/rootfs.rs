@@ -47,7 +47,9 @@ pub(crate) fn build(plan: &Plan, status: &status::Writer) -> Result<Root> {
 
 /// Makes the finished root this process's, and lets go of the host's.
 pub(crate) fn enter(root: &Root, read_only: bool) -> Result<()> {
-    sys::mount_setattr(root.as_fd(), MountAttr::default().with(MountAttr::RDONLY, read_only), false)?;
+    if read_only {
+        sys::mount_setattr(root.as_fd(), MountAttr::RDONLY, false)?;
+    }
     fchdir(root.as_fd()).context(|| "chdir to the new root")?;
     // Both at one place: the old root lies on the new one until it is taken away (pivot_root(2)).
     pivot_root(".", ".").context(|| "pivot_root to the new root")?;
@@ -134,14 +136,22 @@ fn open_lower(path: &Path) -> Result<OwnedFd> {
     open_dir(path).map_err(|e| e.hint("the image's tree is not there: `gpurun pull --pull always` fetches it again"))
 }
 
-/// A detached copy of a bind's source; nothing for what is made new.
-fn source(mount: &Mount) -> Result<Option<OwnedFd>> {
+/// What a bind shows, detached.
+struct Source {
+    tree: OwnedFd,
+    directory: bool,
+}
+
+/// A copy of a bind's source; nothing for what is made new.
+fn source(mount: &Mount) -> Result<Option<Source>> {
     let What::Bind { source } = &mount.what else { return Ok(None) };
+    let what = || format!("bind `{}`", source.display());
     let tree = sys::open_tree(AT_FDCWD, source, true)?;
+    let directory = inroot::is_dir(tree.as_fd()).context(what)?;
     let attr = MountAttr::NOSUID.with(MountAttr::RDONLY, mount.read_only);
     let attr = attr.with(MountAttr::NODEV, mount.nodev).with(MountAttr::NOEXEC, mount.noexec);
-    sys::mount_setattr(tree.as_fd(), attr, true).context(|| format!("bind `{}`", source.display()))?;
-    Ok(Some(tree))
+    sys::mount_setattr(tree.as_fd(), attr, true).context(what)?;
+    Ok(Some(Source { tree, directory }))
 }
 
 pub(super) fn attach(tree: &OwnedFd, target: &OwnedFd) -> Result<()> {
@@ -166,12 +176,11 @@ fn overlay(lower: &OwnedFd, at: &str) -> Result<Root> {
 }
 
 /// Mounts one entry of the plan. Gives the mount.
-fn mount_on(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, source: Option<OwnedFd>) -> Result<OwnedFd> {
+fn mount_on(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, source: Option<Source>) -> Result<OwnedFd> {
     let (tree, directory) = match &mount.what {
         What::Bind { .. } => {
             let source = source.context(|| "it has no source")?;
-            let directory = inroot::is_dir(source.as_fd())?;
-            (source, directory)
+            (source.tree, source.directory)
         }
         What::Tmpfs { mode, .. } if mount.target == Path::new(DEV) => (scratch_dir("dev", *mode)?, true),
         What::Tmpfs { size, mode } => (tmpfs(*size, *mode)?, true),

@@ -1,7 +1,7 @@
 //! flock(2), or what there is in its place, held by a value. The kernel lets go of it however its holder ends.
 
 use std::fs::{File, Metadata};
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
@@ -27,7 +27,7 @@ enum Held {
 impl Lock {
     /// Shares a file or directory; none if it is not there, or was removed before it was locked.
     pub fn shared(path: &Path) -> Result<Option<Self>> {
-        opened(path)?.map_or(Ok(None), |file| take(file, FlockArg::LockShared, path))
+        there(File::open(path), path)?.map_or(Ok(None), |file| take(file, FlockArg::LockShared, path))
     }
 
     /// Shares a lock file, which is made if need be; none if it was removed meanwhile.
@@ -46,7 +46,7 @@ impl Lock {
 
     /// Locks a file or directory if it is there and nobody has it locked.
     pub(super) fn try_exclusive(path: &Path) -> Result<Option<Self>> {
-        opened(path)?.map_or(Ok(None), |file| take(file, FlockArg::LockExclusiveNonblock, path))
+        there(for_writing(path), path)?.map_or(Ok(None), |file| take(file, FlockArg::LockExclusiveNonblock, path))
     }
 
     /// Whether other machines do not see it.
@@ -70,11 +70,14 @@ impl Lock {
 }
 
 /// For writing, unless it is a directory: NFS gives exclusive locks on nothing else (flock(2), "NFS details").
-fn opened(path: &Path) -> Result<Option<File>> {
-    let file = match File::options().read(true).write(true).open(path) {
+fn for_writing(path: &Path) -> io::Result<File> {
+    match File::options().read(true).write(true).open(path) {
         Err(e) if e.kind() == ErrorKind::IsADirectory => File::open(path),
         file => file,
-    };
+    }
+}
+
+fn there(file: io::Result<File>, path: &Path) -> Result<Option<File>> {
     match file {
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
         file => file.map(Some).context(|| format!("open `{}`", path.display())),
@@ -129,7 +132,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");
         std::fs::write(&path, "").unwrap();
-        let flags = fcntl(opened(&path).unwrap().unwrap(), FcntlArg::F_GETFL).unwrap();
+        let flags = fcntl(for_writing(&path).unwrap(), FcntlArg::F_GETFL).unwrap();
         assert_eq!(OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE, OFlag::O_RDWR);
         assert!(Lock::try_exclusive(dir.path()).unwrap().is_some());
     }
