@@ -182,8 +182,8 @@ fn mount_on(root: &Root, dev: Option<&OwnedFd>, mount: &Mount, source: Option<So
             let source = source.context(|| "it has no source")?;
             (source.tree, source.directory)
         }
-        What::Tmpfs { mode, .. } if mount.target == Path::new(DEV) => (scratch_dir("dev", *mode)?, true),
         What::Tmpfs { size, mode } => (tmpfs(*size, *mode)?, true),
+        What::Scratch { mode } => (scratch_dir(mount, *mode)?, true),
         What::Devpts => (devpts()?, true),
         What::Proc => (proc()?, true),
     };
@@ -238,9 +238,9 @@ pub(super) fn tmpfs(size: Option<u64>, mode: u32) -> Result<OwnedFd> {
     sys::fsmount(c"tmpfs", &options, MountAttr::NOSUID.with(MountAttr::NODEV, true))
 }
 
-/// A directory of the scratch tmpfs, whose limit it shares: a tmpfs of its own is twice as much work for the kernel.
-fn scratch_dir(name: &str, mode: u32) -> Result<OwnedFd> {
-    let path = Path::new(SCRATCH).join(name);
+/// Named as its target is: `root`, `upper`, `work` and `kept` are others.
+fn scratch_dir(mount: &Mount, mode: u32) -> Result<OwnedFd> {
+    let path = Path::new(SCRATCH).join(mount.target.file_name().context(|| "it has no name")?);
     mkdir(&path, Mode::from_bits_truncate(mode)).context(|| format!("mkdir `{}`", path.display()))?;
     sys::open_tree(AT_FDCWD, &path, false)
 }

@@ -176,7 +176,7 @@ fn mount(mount: &Mount) -> String {
     match &mount.what {
         What::Bind { source } => format!("{target} = {}{ro}", source.display()),
         What::Tmpfs { size: Some(size), .. } => format!("{target} = tmpfs of {size} bytes{ro}"),
-        What::Tmpfs { size: None, .. } => format!("{target} = tmpfs{ro}"),
+        What::Tmpfs { size: None, .. } | What::Scratch { .. } => format!("{target} = tmpfs{ro}"),
         What::Devpts => format!("{target} = devpts"),
         What::Proc => format!("{target} = proc"),
     }

@@ -53,6 +53,12 @@ pub enum What {
         /// Permission bits.
         mode: u32,
     },
+    /// An empty directory of the tmpfs that the launch works in, whose limit, half of the memory, it shares: a tmpfs of its
+    /// own is twice as much work for the kernel.
+    Scratch {
+        /// Permission bits.
+        mode: u32,
+    },
     /// New pseudo terminals.
     Devpts,
     /// A new /proc of the new PID namespace.
@@ -107,7 +113,7 @@ fn bind(source: &str) -> What {
 }
 
 fn dev() -> Mount {
-    system("/dev", What::Tmpfs { size: None, mode: 0o755 }, false, "only the devices meant for the workload")
+    system("/dev", What::Scratch { mode: 0o755 }, false, "only the devices meant for the workload")
 }
 
 fn pts() -> Mount {

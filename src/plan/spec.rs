@@ -118,15 +118,17 @@ fn injected(plan: &Plan) -> Vec<Mount> {
     devices.chain(injection.binds.iter().map(|b| bind(b.source.clone(), b.target.clone(), !b.socket, b.why))).collect()
 }
 
+fn tmpfs(size: Option<u64>, mode: u32) -> Vec<String> {
+    let size = size.map(|s| format!("size={s}"));
+    ["nosuid".to_owned(), "nodev".into(), format!("mode={mode:o}")].into_iter().chain(size).collect()
+}
+
 /// One mount as the spec writes it.
 fn mount(mount: &Mount) -> std::result::Result<SpecMount, OciSpecError> {
     let (kind, source, mut options) = match &mount.what {
         What::Bind { source } => ("bind", source.as_path(), vec!["rbind".to_owned(), "nosuid".into()]),
-        What::Tmpfs { size, mode } => {
-            let size = size.map(|s| format!("size={s}"));
-            let options = ["nosuid".to_owned(), "nodev".into(), format!("mode={mode:o}")].into_iter().chain(size);
-            ("tmpfs", "tmpfs".as_ref(), options.collect())
-        }
+        What::Tmpfs { size, mode } => ("tmpfs", "tmpfs".as_ref(), tmpfs(*size, *mode)),
+        What::Scratch { mode } => ("tmpfs", "tmpfs".as_ref(), tmpfs(None, *mode)),
         What::Devpts => ("devpts", "devpts".as_ref(), words(&["nosuid", "noexec", "newinstance", "ptmxmode=0666"])),
         What::Proc => ("proc", "proc".as_ref(), words(&["nosuid", "noexec", "nodev"])),
     };
